@@ -1,0 +1,1 @@
+"""understudy: high availability for services."""

@@ -1,0 +1,1 @@
+"""The shell that owns all effects: clock, observing, the loop, the journal."""

@@ -1,0 +1,157 @@
+"""The view model: one picture of everything that CLI, API, metrics and console show; and the operator's verbs.
+
+Values only, plus the protocol that the agent fulfils. No formatting (cli/ and api/ do that).
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from understudy.core.events import Entry
+from understudy.core.model import Group, Kind
+from understudy.core.objectives import Objectives, ServiceHealth
+from understudy.core.pools import Admin, Oper
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointStatus:
+    """One endpoint as a person should see it. `reason` is a whole sentence: why it is in this state."""
+
+    name: str
+    address: str
+    group: Group
+    oper: Oper
+    admin: Admin
+    weight: int
+    effective_weight: int
+    sessions: int
+    queued: int
+    requests: int
+    errors: int
+    check: str
+    since_s: float
+    held_until_wall_s: float | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatus:
+    """One service as a person should see it."""
+
+    name: str
+    kind: Kind
+    listen: str
+    health: ServiceHealth
+    active_group: Group
+    backup_share_percent: int
+    endpoints: tuple[EndpointStatus, ...]
+    objectives: Objectives
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RouterStatus:
+    """The proxy on this host."""
+
+    pid: int
+    workers: int
+    healthy: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Everything."""
+
+    cluster: str
+    version: int
+    """Of the spec in force."""
+    started_wall_s: float
+    now_wall_s: float
+    router: RouterStatus
+    services: tuple[ServiceStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of the spec in the store."""
+
+    number: int
+    wall_s: float
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class SpecChange:
+    """What a new spec would change or has changed: a sentence each, and the reasons for a reload, if any."""
+
+    from_version: int
+    to_version: int | None
+    """None as long as it is only a plan."""
+    changes: tuple[str, ...]
+    reload: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a drain has come: connections still in flight, and whether the endpoint may be stopped now."""
+
+    sessions: int
+    safe_to_stop: bool
+    reason: str
+
+
+class Operator(Protocol):
+    """What people may ask of the agent. Every verb raises Refused with one sentence when it will not or cannot."""
+
+    async def status(self) -> Status:
+        """Everything, now."""
+        ...
+
+    async def why(self, service: str) -> tuple[str, ...]:
+        """Why the service is as it is, and what would have to happen for it to be otherwise; most important first."""
+        ...
+
+    async def events(self, after: int, limit: int, service: str | None) -> tuple[Entry, ...]:
+        """Journal entries numbered above `after`, oldest first; after=-1 asks for the newest `limit`."""
+        ...
+
+    def follow(self, after: int) -> AsyncIterator[Entry]:
+        """Journal entries numbered above `after`, as they come."""
+        ...
+
+    async def set_admin(self, service: str, endpoint: str, admin: Admin) -> str:
+        """Order `ready`, `drain` or `maint`; the answer is the sentence of the event."""
+        ...
+
+    async def progress(self, service: str, endpoint: str) -> Progress:
+        """How far a drain has come."""
+        ...
+
+    async def set_weight(self, service: str, endpoint: str, weight: int) -> str:
+        """Set the weight at run time (0 to 256), until the next `apply` that changes it in the spec."""
+        ...
+
+    async def failover(self, service: str) -> str:
+        """Move the service's traffic to its backup group."""
+        ...
+
+    async def failback(self, service: str) -> str:
+        """Move it back to its primary group."""
+        ...
+
+    async def plan(self, text: str) -> SpecChange:
+        """What applying this spec would do; changes nothing."""
+        ...
+
+    async def apply(self, text: str) -> SpecChange:
+        """Make this spec the one in force."""
+        ...
+
+    async def rollback(self, to_version: int | None) -> SpecChange:
+        """Apply an earlier version again: the one before the present one, or the one that is named."""
+        ...
+
+    async def versions(self) -> tuple[Version, ...]:
+        """The versions in the store, newest first."""
+        ...

@@ -1,0 +1,1 @@
+"""Drives a proxy: the port, HAProxy, and a fake."""

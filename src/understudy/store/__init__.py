@@ -1,0 +1,1 @@
+"""Small facts with revisions: the port and its adapters."""
