@@ -7,7 +7,7 @@ space, a semicolon, a quote or a backslash cannot reach HAProxy by any path (DES
 import ipaddress
 import re
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class Word(str):
@@ -21,7 +21,7 @@ class Word(str):
 
     __slots__ = ()
 
-    def __new__(cls, text: str) -> "Word":
+    def __new__(cls, text: str) -> Self:
         """Check the text and keep it."""
         if not cls.pattern.fullmatch(text):
             raise ValueError(f"{text!r} will not do: use {cls.rule}")
