@@ -73,10 +73,17 @@ class RouterState:
 
     cluster: Name
     routes: tuple[Route, ...]
+    directory: str = "."
+    """Absolute path of the spec's folder, in which command checks run."""
 
 
 def compile_routes(spec: Spec, records: dict[Name, PoolRecord]) -> RouterState:
     """The desired state of every router of the cluster; a service without a record has nothing overridden."""
+    raise NotImplementedError
+
+
+def allocate(service: PoolService, record: PoolRecord) -> PoolRecord:
+    """The record with a slot for each endpoint of the service and none for others; the same record when nothing moved."""
     raise NotImplementedError
 
 
