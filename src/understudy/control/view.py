@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from understudy.core.events import Entry
+from understudy.core.events import Entry, EventKind, Fact
 from understudy.core.model import Group, Kind
 from understudy.core.objectives import Objectives, ServiceHealth
 from understudy.core.pools import Admin, Oper
@@ -99,6 +99,25 @@ class Progress:
     sessions: int
     safe_to_stop: bool
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """A journal entry as it is shown: flat, and its data by key."""
+
+    number: int
+    wall_s: float
+    kind: EventKind
+    service: str | None
+    subject: str | None
+    reason: str
+    data: dict[str, Fact]
+
+    @classmethod
+    def of(cls, entry: Entry) -> "JournalEntry":
+        """The same entry, flat."""
+        event = entry.event
+        return cls(entry.number, entry.wall_s, event.kind, event.service, event.subject, event.reason, dict(event.data))
 
 
 class Operator(Protocol):
