@@ -2,7 +2,7 @@
 
 A store has one revision, rising by one or more with each transaction that changes something; each entry carries the
 revision at which it was last changed. A transaction compares entries' revisions and, if all match, changes all of its
-keys at once.
+keys at once. What every adapter must do alike is in tests/contract/test_store.py; the limits are etcd's defaults.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -10,6 +10,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from understudy.core.errors import Fault
+
+MAX_CHANGES = 128
+"""Conditions, and changes, that one transaction may have."""
+
+MAX_VALUE_BYTES = 1024 * 1024
+"""Of one value, and of all that one transaction writes together."""
 
 
 class StoreFault(Fault):
@@ -89,13 +95,37 @@ class Store(Protocol):
         ...
 
     async def transact(self, expects: Sequence[Expect], changes: Sequence[Put | Delete]) -> Outcome:
-        """All changes if all conditions hold, else none. A key may occur in `changes` once."""
+        """All changes if all conditions hold, else none; cancelled or failed, it is still all or none.
+
+        A key may occur in `changes` once (ValueError). Bounds: MAX_CHANGES (ValueError), MAX_VALUE_BYTES (StoreFault).
+        """
         ...
 
     def watch(self, prefix: str, after_revision: int) -> AsyncIterator[Change]:
-        """Every change of the prefix after that revision, in order, each once, until closed; raises Compacted."""
+        """Every change of the prefix after that revision, in order, each once, until the store is closed.
+
+        Changes of one transaction come in its own order. A revision not yet reached is waited for. Raises Compacted
+        when the history has been cut off above that revision, also later when the reader is too slow for it.
+        """
         ...
 
     async def close(self) -> None:
         """Let go of what the adapter holds."""
         ...
+
+
+def check_transaction(expects: Sequence[Expect], changes: Sequence[Put | Delete]) -> None:
+    """Refuse, in every adapter alike, what one of them could not do."""
+    keys = [change.key for change in changes]
+    if len(set(keys)) != len(keys):
+        raise ValueError("a key occurs twice in one transaction")
+    if not all(keys) or not all(expect.key for expect in expects):
+        raise ValueError("a key is empty")
+    if max(len(expects), len(keys)) > MAX_CHANGES:
+        raise ValueError(f"a transaction has more than {MAX_CHANGES} conditions or changes")
+    size_bytes = sum(len(change.value) for change in changes if isinstance(change, Put))
+    if size_bytes > MAX_VALUE_BYTES:
+        raise StoreFault(
+            f"Nothing was stored, because {keys[0]!r} and what goes with it have {size_bytes} bytes and the store "
+            f"takes {MAX_VALUE_BYTES} at once; make it smaller."
+        )
