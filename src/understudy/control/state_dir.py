@@ -12,6 +12,7 @@ from typing import Self
 
 from understudy.core.errors import Refused
 
+OURS_ALONE = 0o700
 TRAVERSE_ONLY = 0o711
 """For a directory that HAProxy's unprivileged worker must be able to pass through, though not to list."""
 
@@ -45,13 +46,11 @@ class StateDir:
     def open(self) -> Self:
         """Make what is missing and take the lock."""
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            as_root = os.geteuid() == 0  # only then does HAProxy change its user, and has to pass through
+            _make(self.path, TRAVERSE_ONLY if as_root else OURS_ALONE)
             self._lock = self._locked()
-            self.run.mkdir(mode=0o700, exist_ok=True)
-            self.router.mkdir(mode=0o700, exist_ok=True)
-            if os.geteuid() == 0:  # only then does HAProxy change its user, and has to pass through
-                self.path.chmod(TRAVERSE_ONLY)
-                self.router.chmod(TRAVERSE_ONLY)
+            _make(self.run, OURS_ALONE)
+            _make(self.router, TRAVERSE_ONLY if as_root else OURS_ALONE)
         except OSError as fault:
             self.close()
             raise Refused(self._sentence(fault)) from None
@@ -95,3 +94,11 @@ class StateDir:
             errno.EROFS: "its disk is read-only: choose another with --state-dir",
         }.get(fault.errno or 0, "make it writable for this user, or choose another with --state-dir")
         return f"the state directory {self.path} cannot be used ({fault.strerror}): {cure}"
+
+
+def _make(directory: Path, mode: int) -> None:
+    """Make a directory with that very mode; one that is there already keeps its own, for it may be somebody else's."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    if not directory.is_dir():
+        directory.mkdir(mode=OURS_ALONE)
+        directory.chmod(mode)
