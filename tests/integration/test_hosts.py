@@ -1,0 +1,136 @@
+"""The test hosts themselves: links, cuts, losses, processes, and that nothing is left behind, whatever happens."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.hosts import HERE, NAMESPACES, Hosts, missing
+
+pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+
+ECHO = (
+    "import socket, sys\n"
+    "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+    "s.bind((sys.argv[1], 9000))\n"
+    "print('ready', flush=True)\n"
+    "while True:\n"
+    "    data, sender = s.recvfrom(100)\n"
+    "    print(data.decode(), flush=True)\n"
+    "    s.sendto(data, sender)\n"
+)
+
+
+def answers(address: str, asked: int = 1, wait_s: float = 0.3) -> int:
+    """How many of `asked` datagrams to the echo server come back."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as here:
+        here.settimeout(wait_s)
+        here.connect((address, 9000))
+        back = 0
+        for number in range(asked):
+            here.send(b"%d" % number)
+            try:
+                here.recv(100)
+                back += 1
+            except (TimeoutError, ConnectionRefusedError):
+                continue
+    return back
+
+
+@pytest.fixture
+def hosts() -> Iterator[Hosts]:
+    with Hosts("a", "b") as made:
+        yield made
+
+
+def start_echo(hosts: Hosts) -> subprocess.Popen[str]:
+    argv = [sys.executable, "-c", ECHO, hosts["a"].address]
+    echo: subprocess.Popen[str] = hosts["a"].start(argv, stdout=subprocess.PIPE, text=True)
+    assert echo.stdout is not None
+    assert echo.stdout.readline() == "ready\n"
+    return echo
+
+
+def test_links_and_processes(hosts: Hosts) -> None:
+    """A pulled cable silences a host until it is put back; stop, continue and kill reach the very process."""
+    echo = start_echo(hosts)
+    assert answers(hosts["a"].address) == 1
+    hosts["a"].link_down()
+    assert answers(hosts["a"].address) == 0
+    hosts["a"].link_up()
+    assert answers(hosts["a"].address, wait_s=3.0) == 1
+    assert hosts["a"].pids() == [echo.pid]
+    os.kill(echo.pid, signal.SIGSTOP)
+    assert answers(hosts["a"].address) == 0
+    hosts["a"].kill_all()
+    assert echo.returncode == -signal.SIGKILL
+
+
+def test_cut_is_one_way(hosts: Hosts) -> None:
+    """With the way back cut, requests still arrive and answers do not; with the way there cut, nothing arrives."""
+    echo = start_echo(hosts)
+    assert echo.stdout is not None
+    assert answers(hosts["a"].address) == 1
+    hosts.cut("a", HERE)
+    assert answers(hosts["a"].address) == 0
+    hosts.cut(HERE, "a")
+    assert answers(hosts["a"].address) == 0
+    hosts.mend()
+    assert answers(hosts["a"].address) == 1
+    echo.kill()
+    assert len(echo.stdout.readlines()) == 3, "the request of the second cut must not have arrived"
+
+
+def test_loss_is_a_share(hosts: Hosts) -> None:
+    """Half of the packets lost means about half of the answers missing."""
+    start_echo(hosts)
+    hosts.lose(HERE, "a", 50)
+    assert 10 <= answers(hosts["a"].address, asked=60, wait_s=0.02) <= 50
+
+
+OWNER = (
+    "import sys, time\n"
+    "from tests.hosts import Hosts\n"
+    "with Hosts('a') as hosts:\n"
+    "    print(hosts['a'].namespace, hosts['a'].start(['sleep', '600']).pid, flush=True)\n"
+    "    time.sleep(600)\n"
+)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left(how: signal.Signals) -> None:
+    """However the owner ends, its hosts and their processes go: at once, or with the next sweep after a SIGKILL."""
+    root = Path(__file__).parents[2]
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    try:
+        assert owner.stdout is not None
+        namespace, pid = owner.stdout.readline().split()
+        assert (NAMESPACES / namespace).exists()
+        owner.send_signal(how)
+        owner.wait(20)
+    finally:
+        owner.kill()
+        owner.wait()
+    with Hosts("other"):  # making hosts sweeps
+        assert not (NAMESPACES / namespace).exists()
+        assert not is_running(int(pid))
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process is there for another two seconds; an orphan may wait that long for its new parent."""
+    give_up = time.monotonic() + 2
+    while time.monotonic() < give_up:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return False
+        except FileNotFoundError:
+            return False
+        time.sleep(0.02)
+    return True
