@@ -163,6 +163,8 @@ class Endpoint:
     """Connections at once before requests queue; 0 means no limit."""
     run: tuple[str, ...] = ()
     """The command that the agent supervises; empty when the endpoint is started elsewhere."""
+    secrets: tuple[tuple[str, str], ...] = ()
+    """Environment variables of the command, each with where its value comes from (`env:NAME`, `file:PATH`)."""
 
 
 @dataclass(frozen=True, slots=True)

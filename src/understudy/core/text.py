@@ -78,8 +78,9 @@ class Address:
     port: int
 
     def __post_init__(self) -> None:
-        """Refuse what is no IP literal or no port."""
-        ipaddress.ip_address(self.host)
+        """Refuse what is no IP literal in its shortest form (a scope such as %eth0 may hold anything), or no port."""
+        if "%" in self.host or str(ipaddress.ip_address(self.host)) != self.host:
+            raise ValueError(f"{self.host!r} is no IP address in its shortest form, without a scope")
         if not 1 <= self.port <= 65535:
             raise ValueError(f"port {self.port} is not between 1 and 65535")
 

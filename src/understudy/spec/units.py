@@ -1,0 +1,36 @@
+"""Quantities with units: durations and shares, from text and back."""
+
+import re
+
+SECOND_MS = 1000
+MINUTE_MS = 60 * SECOND_MS
+HOUR_MS = 60 * MINUTE_MS
+DAY_MS = 24 * HOUR_MS
+
+_UNITS_MS = {"d": DAY_MS, "h": HOUR_MS, "m": MINUTE_MS, "s": SECOND_MS, "ms": 1}
+
+DURATION = re.compile(r"(0|[1-9][0-9]{0,8})(ms|s|m|h|d)")
+SHARE = re.compile(r"(0|[1-9][0-9]?|100)%")
+
+
+def duration_ms(text: str) -> int | None:
+    """Milliseconds of `500ms`, `4s`, `1m`, `2h`, `1d`; None when it is no duration."""
+    match = DURATION.fullmatch(text)
+    return int(match[1]) * _UNITS_MS[match[2]] if match else None
+
+
+def duration(value_ms: int) -> str:
+    """The shortest way to write it."""
+    return (
+        next(
+            f"{value_ms // unit_ms}{unit}" for unit, unit_ms in _UNITS_MS.items() if value_ms % unit_ms == 0 < value_ms
+        )
+        if value_ms
+        else "0s"
+    )
+
+
+def share_percent(text: str) -> int | None:
+    """The number in `34%`; None when it is no share from 0% to 100%."""
+    match = SHARE.fullmatch(text)
+    return int(match[1]) if match else None
