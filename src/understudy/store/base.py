@@ -5,7 +5,7 @@ revision at which it was last changed. A transaction compares entries' revisions
 keys at once. What every adapter must do alike is in tests/contract/test_store.py; the limits are etcd's defaults.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -101,7 +101,7 @@ class Store(Protocol):
         """
         ...
 
-    def watch(self, prefix: str, after_revision: int) -> AsyncIterator[Change]:
+    def watch(self, prefix: str, after_revision: int) -> AsyncGenerator[Change, None]:
         """Every change of the prefix after that revision, in order, each once, until the store is closed.
 
         Changes of one transaction come in its own order. A revision not yet reached is waited for. Raises Compacted

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from enum import Enum, auto
 from itertools import takewhile
 
@@ -100,7 +100,7 @@ class MemoryStore:
             while self._history[0].revision == self._compacted:
                 self._history.popleft()
 
-    async def watch(self, prefix: str, after_revision: int) -> AsyncIterator[Change]:
+    async def watch(self, prefix: str, after_revision: int) -> AsyncGenerator[Change, None]:
         """Every change of the prefix after that revision, in order, each once, until the store is closed."""
         bell = asyncio.Event()
         self._bells.add(bell)

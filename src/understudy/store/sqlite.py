@@ -10,7 +10,7 @@ import contextlib
 import os
 import sqlite3
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -110,7 +110,7 @@ class SqliteStore:
             )
         return await asyncio.wrap_future(self._writer.submit(tuple(expects), tuple(changes)))
 
-    async def watch(self, prefix: str, after_revision: int) -> AsyncIterator[Change]:
+    async def watch(self, prefix: str, after_revision: int) -> AsyncGenerator[Change, None]:
         """Every change of the prefix after that revision, in order, each once, until the store is closed."""
         bell = asyncio.Event()
         self._bells.add(bell)
