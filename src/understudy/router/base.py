@@ -41,6 +41,8 @@ class RouterSeen:
     pid: int
     """Of the worker that takes new connections."""
     workers: int
+    cost_s: float = 0.0
+    """Processor time that looking took in this process, so that the caller can look less often where it is much."""
 
 
 class Router(Protocol):

@@ -24,9 +24,9 @@ class Layout:
         return self.directory / "haproxy.cfg.new"
 
     @property
-    def pidfile(self) -> Path:
-        """Of the master process."""
-        return self.directory / "haproxy.pid"
+    def output(self) -> Path:
+        """The named pipe that HAProxy prints into."""
+        return self.directory / "haproxy.out"
 
     @property
     def admin_socket(self) -> Path:

@@ -1,0 +1,180 @@
+"""What HAProxy's counters amount to: `show stat` read leanly, and counts that never fall. Pure, but for what a Tally keeps.
+
+Each worker counts from zero, and a slot counts on when another endpoint takes it. So what is added up is the rise since
+the last look, worker by worker, for the endpoint that was in the slot.
+"""
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import itemgetter
+
+from understudy.core.model import Kind
+from understudy.core.pools import Admin, Counters, EndpointSeen, Oper, PoolSeen
+from understudy.core.routes import Pool, Route, RouterState, Slot
+from understudy.core.text import Name
+from understudy.router.config import seen_weight
+from understudy.router.names import backend_name, server_name
+from understudy.router.servers import Key, Known
+
+# The columns of `show stat` that we look at, by the numbers that HAProxy's manual fixes, and where they stand in a Row.
+_PICKED = (0, 1, 2, 4, 7, 8, 9, 13, 14, 15, 16, 17, 18, 23, 29, 37, 38, 43, 48, 56, 57, 65, 66, 73)
+(PROXY, SERVER, QUEUED, SESSIONS, TOTAL, BYTES_IN, BYTES_OUT) = range(7)
+(ERR_CONNECT, ERR_RESPONSE, RETRIES, REDISPATCHES, STATUS, WEIGHT, SINCE) = range(7, 14)
+(THROTTLE, CHECK_CODE, CHECK_MS, HTTP_5XX, REQUESTS) = range(14, 19)
+(CHECK_INFO, AGENT_INFO, CHECK_TEXT, AGENT_TEXT, ADDRESS) = range(19, 24)
+_LAST = _PICKED[-1]
+_pick = itemgetter(*_PICKED)
+
+Row = Sequence[str]
+
+
+def rows(lines: Iterable[str]) -> Iterator[Row]:
+    """The rows of `show stat`, each cut down to what we look at."""
+    for line in lines:
+        if not line or line.startswith("#"):
+            continue
+        # Quotes are rare (a server's own words in a check's answer), and only then is the slow reader needed.
+        row = next(csv.reader([line])) if '"' in line else line.split(",", _LAST + 1)
+        if len(row) > _LAST:
+            yield _pick(row)
+
+
+@dataclass(slots=True)
+class WorkerCounts:
+    """One worker: which endpoint sits behind each of its servers, and what it had counted when we last looked."""
+
+    pid: int
+    endpoints: Mapping[Key, tuple[Name, Name]]
+    """(service, endpoint) by (backend, server)."""
+    last: dict[Key, tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Tally:
+    """Sums over all workers there have been."""
+
+    endpoints: dict[tuple[Name, Name], list[int]] = field(default_factory=dict)
+    """requests, errors, retries, bytes in, bytes out."""
+    services: dict[str, list[int]] = field(default_factory=dict)
+    """requests, failed requests."""
+
+    def count(self, worker: WorkerCounts, row: Row, kinds: Mapping[str, Kind]) -> None:
+        """Add what a row has risen by since the last look at that worker."""
+        proxy, server = row[PROXY], row[SERVER]
+        if server == "FRONTEND":
+            kind = kinds.get(proxy)
+            if kind is Kind.HTTP:
+                self._rise(worker, proxy, server, (_int(row[REQUESTS]), _int(row[HTTP_5XX])), self._service(proxy))
+            elif kind is Kind.TCP:
+                self._rise(worker, proxy, server, (_int(row[TOTAL]), 0), self._service(proxy))
+        elif server == "BACKEND":
+            service = proxy.partition(".")[0]
+            if kinds.get(service) is Kind.TCP:
+                self._rise(worker, proxy, server, (0, _int(row[ERR_CONNECT])), self._service(service))
+        elif (endpoint := worker.endpoints.get((proxy, server))) is not None:
+            errors = _int(row[ERR_CONNECT]) + _int(row[ERR_RESPONSE]) + _int(row[HTTP_5XX])
+            retries = _int(row[RETRIES]) + _int(row[REDISPATCHES])
+            counts = (_int(row[TOTAL]), errors, retries, _int(row[BYTES_IN]), _int(row[BYTES_OUT]))
+            self._rise(worker, proxy, server, counts, self.endpoints.setdefault(endpoint, [0] * 5))
+
+    def _service(self, service: str) -> list[int]:
+        return self.services.setdefault(service, [0, 0])
+
+    @staticmethod
+    def _rise(worker: WorkerCounts, proxy: str, server: str, now: tuple[int, ...], sums: list[int]) -> None:
+        last = worker.last.get((proxy, server))
+        if now == last:
+            return
+        worker.last[proxy, server] = now
+        for index, value in enumerate(now):
+            before = last[index] if last else 0
+            sums[index] += value - before if value >= before else value  # lower: a person cleared the counters
+
+    def keep(self, state: RouterState) -> None:
+        """Forget endpoints and services that are no more."""
+        wanted = set(occupants(state).values())
+        services = {str(route.service) for route in state.routes}
+        self.endpoints = {key: sums for key, sums in self.endpoints.items() if key in wanted}
+        self.services = {key: sums for key, sums in self.services.items() if key in services}
+
+
+def occupants(state: RouterState) -> dict[Key, tuple[Name, Name]]:
+    """(service, endpoint) by (backend, server)."""
+    return {
+        (backend_name(pool.service, pool.group), server_name(index)): (pool.service, slot.endpoint)
+        for pool in pools(state)
+        for index, slot in enumerate(pool.slots)
+        if slot.endpoint is not None
+    }
+
+
+def pools(state: RouterState) -> Iterator[Pool]:
+    """Every pool of a state."""
+    for route in state.routes:
+        yield route.primary
+        if route.backup is not None:
+            yield route.backup
+
+
+def known(row: Row) -> Known:
+    """What a row says of a server's health."""
+    return Known(row[ADDRESS], not row[STATUS].startswith(("DOWN", "MAINT")), max(0, _int(row[SINCE])))
+
+
+def pool_seen(
+    route: Route, servers: Mapping[Key, Row], frontend: Row | None, tally: Tally, elsewhere: Mapping[tuple[Name, Name], int]
+) -> PoolSeen:
+    """What is reported of one service; `elsewhere` counts sessions in old workers."""
+    endpoints = []
+    for pool in (route.primary, route.backup):
+        if pool is None:
+            continue
+        backend = backend_name(pool.service, pool.group)
+        for index, slot in enumerate(pool.slots):
+            if slot.endpoint is not None:
+                row = servers.get((backend, server_name(index)))
+                key = (route.service, slot.endpoint)
+                counters = Counters(*tally.endpoints.get(key, ()))
+                endpoints.append(_endpoint_seen(pool, slot, slot.endpoint, row, counters, elsewhere.get(key, 0)))
+    requests, failed = tally.services.get(route.service, (0, 0))
+    sessions = (_int(frontend[SESSIONS]) if frontend else 0) + sum(
+        count for (service, _), count in elsewhere.items() if service == route.service
+    )
+    return PoolSeen(tuple(endpoints), sessions, requests, failed)
+
+
+def _endpoint_seen(
+    pool: Pool, slot: Slot, endpoint: Name, row: Row | None, counters: Counters, elsewhere: int
+) -> EndpointSeen:
+    if row is None:
+        oper = Oper.MAINT if slot.admin is Admin.MAINT else Oper.UNKNOWN
+        return EndpointSeen(endpoint, pool.group, oper, 0, elsewhere, 0, "", 0.0, counters)
+    return EndpointSeen(
+        endpoint=endpoint,
+        group=pool.group,
+        oper=_oper(row),
+        weight=seen_weight(pool, _int(row[WEIGHT])),
+        sessions=_int(row[SESSIONS]) + elsewhere,
+        queued=_int(row[QUEUED]),
+        check=_outcome(row[CHECK_TEXT], row[CHECK_CODE], row[CHECK_INFO], row[CHECK_MS]),
+        since_s=float(max(0, _int(row[SINCE]))),
+        counters=counters,
+        agent=_outcome(row[AGENT_TEXT], "", row[AGENT_INFO], "") if pool.health.agent else None,
+    )
+
+
+def _oper(row: Row) -> Oper:
+    status = row[STATUS].partition(" ")[0]
+    if status in ("UP", "no"):
+        return Oper.STARTING if row[THROTTLE] not in ("", "100") else Oper.UP
+    return {"DOWN": Oper.DOWN, "MAINT": Oper.MAINT, "DRAIN": Oper.DRAIN, "NOLB": Oper.DRAIN}.get(status, Oper.UNKNOWN)
+
+
+def _outcome(text: str, code: str, info: str, took_ms: str) -> str:
+    said = " ".join(part for part in (text, f"({code})" if code else "") if part)
+    return ", ".join(part for part in (said, info, f"{took_ms} ms" if took_ms else "") if part)
+
+
+def _int(text: str) -> int:
+    return int(text) if text else 0
