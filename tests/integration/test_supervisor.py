@@ -10,6 +10,7 @@ import textwrap
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,26 @@ async def test_a_missing_command_is_one_sentence_and_a_back_off(stage: Stage) ->
     assert stage.process("w2").alive
 
 
+async def test_secrets_reach_the_command_and_nothing_else(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret is in the command's environment; neither the state file nor an event holds it."""
+    monkeypatch.setenv("VAULT", "open sesame")
+    shown = Endpoint(
+        Name("w1"),
+        Address("127.0.0.1", 9001),
+        run=("sh", "-c", "echo $TOKEN; sleep 1011"),
+        secrets=(("TOKEN", "env:VAULT"),),
+    )
+    gone = replace(shown, name=Name("w2"), secrets=(("TOKEN", "env:NOT_THERE_AT_ALL"),))
+    wanted = spec(stage.directory)
+    wanted = replace(wanted, services=(replace(wanted.services[0], endpoints=(shown, gone)),))
+    await stage.supervisor.start(wanted)
+    log = stage.supervisor.log_of("web.w1")
+    await eventually(lambda: log.exists() and log.read_text() == "open sesame\n", "the secret in its environment")
+    assert "sesame" not in (stage.directory / "web.w1.state").read_text() + repr(stage.events)
+    await eventually(lambda: EventKind.RUN_EXITED in stage.kinds(), "the one without its secret")
+    assert any("NOT_THERE_AT_ALL is not set" in event.reason for event in stage.events)
+
+
 def test_back_off_doubles_to_its_bound_and_the_journal_hears_ever_less() -> None:
     """0.2 s doubling to 10 s; of a thousand failures in a row the journal hears of ten."""
     assert [module.delay_s(count) for count in (1, 2, 3, 6, 7, 1000)] == [0.2, 0.4, 0.8, 6.4, 10.0, 10.0]
@@ -219,7 +240,7 @@ async def test_after_kill_9_of_the_agent_the_next_one_adopts(stage: Stage) -> No
 async def test_a_pid_that_was_used_anew_is_neither_adopted_nor_signalled(stage: Stage) -> None:
     """A state file whose pid now belongs to another process (later start, or another boot) is only a leftover."""
     with sleeping_stranger(1008) as stranger:
-        stat = stat_of(stranger.pid)
+        stat, wanted = stat_of(stranger.pid), module.jobs_of(spec(stage.directory, w1=("sleep", "1008")))
         assert stat is not None
         for name, change in {"w1": {"started_ticks": stat.started_ticks - 1}, "w2": {"boot": "another"}}.items():
             state = {
@@ -227,8 +248,7 @@ async def test_a_pid_that_was_used_anew_is_neither_adopted_nor_signalled(stage: 
                 "started_ticks": stat.started_ticks,
                 "boot": boot_id(),
                 "mark": "",
-                "argv": ["sleep", "1008"],
-                "directory": str(stage.directory),
+                "what": wanted["web.w1"].what,
             } | change
             (stage.directory / f"web.{name}.state").write_text(json.dumps(state))
         (stage.directory / "web.w3.state").write_text("{ torn")

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import subprocess
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,12 +31,8 @@ class Identity:
     started_ticks: int
     boot: str
     mark: str
-    argv: tuple[str, ...]
-    directory: str
-
-    def same_command(self, argv: tuple[str, ...], directory: str) -> bool:
-        """Whether it runs what is wanted."""
-        return (self.argv, self.directory) == (argv, directory)
+    what: str
+    """Its starter's own words for what it was started with; equal words mean that it need not be started anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +114,12 @@ class Process:
         self._child = child
 
     @classmethod
-    def start(cls, argv: tuple[str, ...], directory: str, mark: str, log: Path, state: Path) -> "Process":
+    def start(
+        cls, argv: tuple[str, ...], directory: str, environment: Mapping[str, str], what: str, *, log: Path, state: Path
+    ) -> "Process":
         """Start a command in its own session, its output appended to `log`, its identity in `state` before it runs.
 
-        Raises OSError when the command, its directory or one of the files will not do.
+        `environment` comes on top of our own. Raises OSError when the command, its directory or a file will not do.
         """
         _check_runnable(argv[0], directory)
         output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -132,7 +131,7 @@ class Process:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                env={**os.environ, MARK: mark},
+                env={**os.environ, **environment, MARK: str(state)},
             )
         finally:
             os.close(output)
@@ -140,7 +139,7 @@ class Process:
         try:
             stat = stat_of(child.pid)
             started = stat.started_ticks if stat else 0  # our own child cannot vanish before it is waited for
-            identity = Identity(child.pid, started, boot_id(), mark, argv, directory)
+            identity = Identity(child.pid, started, boot_id(), str(state), what)
             _write(state, identity)
             child.stdin.write(b"go\n")
         except OSError:
@@ -156,9 +155,8 @@ class Process:
     def find(cls, state: Path) -> "Process | None":
         """The process of a state file; None when there is no such file or it cannot be read."""
         try:
-            fields = json.loads(state.read_text())
-            identity = Identity(**{**fields, "argv": tuple(fields["argv"])})
-        except (OSError, ValueError, TypeError, KeyError):
+            identity = Identity(**json.loads(state.read_text()))
+        except (OSError, ValueError, TypeError):
             return None
         return cls(identity, None)
 

@@ -5,16 +5,18 @@ Policy lives here; how a process is known, signalled and ended is processes.py's
 
 import asyncio
 import contextlib
+import json
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from understudy.control.processes import Process
-from understudy.core.errors import Fault
+from understudy.core.errors import Fault, Refused
 from understudy.core.events import Event, EventKind
 from understudy.core.model import Spec
 from understudy.core.text import Name
+from understudy.spec.secrets import resolve_all
 
 FIRST_DELAY_S = 0.2
 LONGEST_DELAY_S = 10.0
@@ -34,7 +36,13 @@ class Job:
     service: Name
     endpoint: Name
     argv: tuple[str, ...]
+    secrets: tuple[tuple[str, str], ...]
     directory: str
+
+    @property
+    def what(self) -> str:
+        """All that makes a restart necessary when it changes; secrets as references, for it is written to disk."""
+        return json.dumps([self.argv, self.secrets, self.directory])
 
     @property
     def title(self) -> str:
@@ -45,7 +53,7 @@ class Job:
 def jobs_of(spec: Spec) -> dict[str, Job]:
     """Everything that a spec wants supervised, by title."""
     jobs = (
-        Job(service.name, endpoint.name, endpoint.run, spec.directory)
+        Job(service.name, endpoint.name, endpoint.run, endpoint.secrets, spec.directory)
         for service in spec.services
         for endpoint in service.endpoints
         if endpoint.run
@@ -207,10 +215,12 @@ class _Watch:
         """Start the process; when that cannot be, why."""
         job = self.job
         try:
-            self._process = Process.start(job.argv, job.directory, str(self._state), self._log, self._state)
-        except (OSError, ValueError) as fault:
-            what = f" ({fault.filename})" if isinstance(fault, OSError) and fault.filename else ""
-            return f"cannot be started: {getattr(fault, 'strerror', None) or fault}{what}"
+            secrets = resolve_all(job.secrets, job.directory, os.environ)
+            self._process = Process.start(job.argv, job.directory, secrets, job.what, log=self._log, state=self._state)
+        except OSError as fault:
+            return f"cannot be started: {fault.strerror}" + (f" ({fault.filename})" if fault.filename else "")
+        except (Refused, ValueError) as fault:  # a secret that is gone, or text that no command may hold
+            return f"cannot be started: {fault}"
         if worth_telling(self._failures):
             self._tell(EventKind.RUN_STARTED, f"{job.title} started as process {self._process.identity.pid}")
         return None
@@ -235,7 +245,7 @@ def _changed(running: dict[str, Job], wanted: dict[str, Job]) -> tuple[str, ...]
 
 
 def _adoptable(process: Process, job: Job | None) -> bool:
-    return job is not None and process.alive and process.identity.same_command(job.argv, job.directory)
+    return job is not None and process.alive and process.identity.what == job.what
 
 
 def shorten(log: Path) -> None:
