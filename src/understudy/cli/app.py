@@ -1,0 +1,261 @@
+"""The verbs of the command line: their names, arguments and help. What each one does is in the module that it loads.
+
+Modules are loaded inside the verbs, so that `--help`, `validate` and tab completion start at once.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from understudy.core.errors import Refused
+
+if TYPE_CHECKING:
+    from understudy.cli.client import Client
+    from understudy.cli.up import Opener
+    from understudy.core.model import Spec
+
+app = typer.Typer(
+    help="Keeps your services available: balances, watches, fails over, and says why.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="The YAML file that names your services.")]
+Service = Annotated[str, typer.Argument(metavar="SERVICE")]
+Endpoint = Annotated[str, typer.Argument(metavar="ENDPOINT")]
+Api = Annotated[
+    str, typer.Option("--api", envvar="UNDERSTUDY_API", metavar="HOST:PORT", help="Where the agent's API is.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
+
+HERE = "127.0.0.1:8600"
+
+
+@app.command(rich_help_panel="Running")
+def up(
+    context: typer.Context,
+    spec: SpecFile,
+    state_dir: Annotated[
+        Path | None,
+        typer.Option(help="Where everything that it owns is kept.", show_default="/var/lib/understudy/CLUSTER as root"),
+    ] = None,
+) -> None:
+    """Run everything the spec names, in the foreground; Ctrl-C ends it."""
+    from understudy.cli import up as verb
+    from understudy.cli.places import state_home
+
+    opener: Opener = context.obj
+    known = _read(spec)
+    verb.up(known, state_dir or state_home() / known.cluster, opener)
+
+
+@app.command(rich_help_panel="Running")
+def validate(spec: SpecFile) -> None:
+    """Check a spec: every fault of the file at once, each with its line and what would be right."""
+    from understudy.cli.words import counted
+
+    known = _read(spec)
+    services = counted(len(known.services), "service")
+    endpoints = counted(sum(len(service.endpoints) for service in known.services), "endpoint")
+    typer.echo(f"{spec} is good: cluster {known.cluster}, {services}, {endpoints}")
+
+
+@app.command(rich_help_panel="Running")
+def schema() -> None:
+    """Print the JSON Schema of the spec, for editors."""
+    from understudy.cli.screen import print_json
+    from understudy.spec import schema as spec_schema
+
+    print_json(spec_schema())
+
+
+@app.command(rich_help_panel="Changing")
+def plan(spec: SpecFile, as_json: AsJson = False, api: Api = HERE) -> None:
+    """Show what applying this spec would change, and whether it needs a reload."""
+    from understudy.cli import seeing
+    from understudy.spec import text_of
+
+    seeing.plan(_client(api), text_of(spec), as_json=as_json)
+
+
+@app.command(rich_help_panel="Changing")
+def apply(
+    what: Annotated[str | None, typer.Argument(metavar="SPEC", help="The spec, or with --rollback a version.")] = None,
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Go back to the version before this one, or to the one that is named.")
+    ] = False,
+    api: Api = HERE,
+) -> None:
+    """Make this spec the one in force, or go back: `apply SPEC`, `apply --rollback [VERSION]`."""
+    from understudy.cli import changing
+    from understudy.spec import text_of
+
+    if rollback:
+        if what is not None and not (what.isascii() and what.isdigit()):
+            raise typer.BadParameter(f"{what!r} is no version: `understudy versions` lists them")
+        changing.rollback(_client(api), None if what is None else int(what))
+    elif what is None:
+        raise typer.BadParameter("say which spec to apply, or --rollback")
+    else:
+        changing.apply(_client(api), text_of(Path(what)))
+
+
+@app.command(rich_help_panel="Seeing")
+def versions(as_json: AsJson = False, api: Api = HERE) -> None:
+    """List the versions of the spec, newest first."""
+    from understudy.cli import seeing
+
+    seeing.versions(_client(api), as_json=as_json)
+
+
+@app.command(rich_help_panel="Seeing")
+def status(
+    as_json: AsJson = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it again every second, until Ctrl-C.")] = False,
+    api: Api = HERE,
+) -> None:
+    """Show every service and endpoint, and why what is not serving is not."""
+    from understudy.cli import seeing
+
+    if watch and as_json:
+        raise typer.BadParameter("--watch is for people: leave out --json")
+    with _until_interrupted():
+        seeing.status(_client(api), as_json=as_json, watch=watch)
+
+
+@app.command(rich_help_panel="Seeing")
+def events(
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
+    limit: Annotated[int, typer.Option("-n", min=1, max=1000, metavar="N", help="How many of the newest.")] = 50,
+    service: Annotated[str | None, typer.Option("--service", metavar="SERVICE", help="Only of this service.")] = None,
+    as_json: AsJson = False,
+    api: Api = HERE,
+) -> None:
+    """Show what happened, oldest first; with --json one object a line."""
+    from understudy.cli import seeing
+
+    with _until_interrupted():
+        seeing.events(_client(api), follow=follow, as_json=as_json, service=service, limit=limit)
+
+
+@app.command(rich_help_panel="Seeing")
+def why(service: Service, as_json: AsJson = False, api: Api = HERE) -> None:
+    """Say why a service is as it is, and what would make it otherwise."""
+    from understudy.cli import seeing
+
+    seeing.why(_client(api), service, as_json=as_json)
+
+
+@app.command(rich_help_panel="Operating")
+def failover(service: Service, api: Api = HERE) -> None:
+    """Move a service's traffic to its backup group."""
+    _order(api, "services", service, "failover")
+
+
+@app.command(rich_help_panel="Operating")
+def failback(service: Service, api: Api = HERE) -> None:
+    """Move a service's traffic back to its primary group."""
+    _order(api, "services", service, "failback")
+
+
+@app.command(rich_help_panel="Operating")
+def drain(
+    service: Service,
+    endpoint: Endpoint,
+    timeout: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="SECONDS", help="How long to wait; for as long as it takes, if not given."),
+    ] = None,
+    api: Api = HERE,
+) -> None:
+    """Give an endpoint no new work, and answer when it is safe to stop it."""
+    from understudy.cli.drain import drain as verb
+
+    verb(_client(api), service, endpoint, timeout)
+
+
+@app.command(rich_help_panel="Operating")
+def ready(service: Service, endpoint: Endpoint, api: Api = HERE) -> None:
+    """Give an endpoint work again, after `drain` or `maint`."""
+    _order(api, "services", service, "endpoints", endpoint, "admin", admin="ready")
+
+
+@app.command(rich_help_panel="Operating")
+def maint(service: Service, endpoint: Endpoint, api: Api = HERE) -> None:
+    """Take an endpoint out at once, with its checks."""
+    _order(api, "services", service, "endpoints", endpoint, "admin", admin="maint")
+
+
+@app.command(rich_help_panel="Operating")
+def weight(
+    service: Service,
+    endpoint: Endpoint,
+    share: Annotated[int, typer.Argument(metavar="N", min=0, max=256, help="0 gives it no new work.")],
+    api: Api = HERE,
+) -> None:
+    """Set an endpoint's weight until an `apply` changes it in the spec."""
+    _order(api, "services", service, "endpoints", endpoint, "weight", weight=share)
+
+
+def main(open_agent: "Opener") -> None:
+    """Run the verb that the arguments name, and end the process with its exit code: 0 done, 1 refused, 2 usage."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    try:
+        app(obj=open_agent, prog_name="understudy")
+    except Refused as refusal:
+        _fail(str(refusal))
+    except BrokenPipeError:
+        _leave_quietly()
+    except Exception as failure:  # noqa: BLE001 - whatever it is, a person gets one sentence and no traceback
+        from understudy.cli.places import keep_details
+
+        _fail(f"an error that nobody foresaw ({type(failure).__name__}): {keep_details(failure)}")
+
+
+def _read(spec: Path) -> "Spec":
+    from understudy.spec import read, text_of
+
+    return read(text_of(spec), str(spec.parent), os.environ)
+
+
+def _client(api: str) -> "Client":
+    from understudy.cli.client import Client
+
+    return Client(api)
+
+
+def _order(api: str, *steps: str, **body: object) -> None:
+    """Send an order and print the sentence that it is answered with."""
+    from understudy.cli.words import plain
+
+    typer.echo(plain(_client(api).post(*steps, **body)["reason"]))
+
+
+@contextlib.contextmanager
+def _until_interrupted() -> Iterator[None]:
+    """Ctrl-C is how watching ends, no failure."""
+    with contextlib.suppress(KeyboardInterrupt):
+        yield
+
+
+def _fail(sentence: str) -> None:
+    from understudy.cli.words import plain
+
+    with contextlib.suppress(OSError):
+        typer.echo("understudy: " + "\n".join(plain(line) for line in sentence.splitlines()), err=True)
+    sys.exit(1)
+
+
+def _leave_quietly() -> None:
+    """Nobody reads the output any more (`| head`); keep Python from complaining about that when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)

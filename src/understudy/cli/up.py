@@ -1,0 +1,115 @@
+"""`understudy up`: everything in one process in the foreground, from the first line to the last.
+
+What the process consists of is wiring.py's; here it is only opened, shown to a person, and closed.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+from understudy.cli.words import counted, journal_line, plain, url
+from understudy.control.view import JournalEntry, Operator, ServiceStatus, Status
+from understudy.core.model import Kind, Spec
+from understudy.core.objectives import ServiceHealth
+from understudy.core.pools import Oper
+
+Opener = Callable[[Spec, Path], AbstractAsyncContextManager[Operator]]
+"""Starts an agent with its API on a state directory, and ends what it started when it is left."""
+
+LOOK_EVERY_S = 0.1
+PATIENCE_S = 5.0
+"""How long we wait for all of each service; after it, one that serves at all is ready, and one that does not is told."""
+
+SERVING = (ServiceHealth.UP, ServiceHealth.DEGRADED)
+NAMED_SERVICES = 3
+
+
+def up(spec: Spec, state_dir: Path, open_agent: Opener) -> None:
+    """Run until a signal ends it. Raises Refused when it cannot start."""
+    asyncio.run(_up(spec, state_dir, open_agent))
+
+
+async def _up(spec: Spec, state_dir: Path, open_agent: Opener) -> None:
+    ended = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    async with open_agent(spec, state_dir) as operator:
+        shows = [asyncio.create_task(_show_journal(operator)), asyncio.create_task(_show_ready(operator, spec))]
+        ending = asyncio.create_task(ended.wait())
+        try:
+            await _first(ending, *shows)
+        finally:
+            for task in (ending, *shows):
+                task.cancel()
+            await asyncio.gather(ending, *shows, return_exceptions=True)
+            _say("ending what was started")
+
+
+async def _first(ending: "asyncio.Task[bool]", *shows: "asyncio.Task[None]") -> None:
+    """Wait for the end; what goes wrong in the showing is raised at once."""
+    waiting = {ending, *shows}
+    while ending in waiting:
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+
+async def _show_journal(operator: Operator) -> None:
+    """The journal's sentences since this agent started, as they come."""
+    started_wall_s = (await operator.status()).started_wall_s
+    latest = await operator.events(-1, 100, None)
+    before = [entry.number for entry in latest if entry.wall_s < started_wall_s]
+    async for entry in operator.follow(before[-1] if before else 0):
+        _say(journal_line(JournalEntry.of(entry), date=False))
+
+
+async def _show_ready(operator: Operator, spec: Spec) -> None:
+    """One line as soon as the services can be used, and one before it when that takes long."""
+    begin_s = time.monotonic()
+    told = False
+    while True:
+        status = await operator.status()
+        patient = time.monotonic() - begin_s < PATIENCE_S
+        waiting = [each for each in status.services if not is_ready(each, patient=patient)]
+        if not waiting:
+            break
+        if not patient and not told:
+            told = True
+            _say(f"waiting for {', '.join(f'{each.name} ({plain(each.reason)})' for each in waiting[:NAMED_SERVICES])}")
+        await asyncio.sleep(LOOK_EVERY_S)
+    _say(ready_line(status, str(spec.api)))
+
+
+def is_ready(service: ServiceStatus, *, patient: bool) -> bool:
+    """Whether the service can be used; while we are patient, whether all of it is there."""
+    return service.health is ServiceHealth.UP if patient else service.health in SERVING
+
+
+def ready_line(status: Status, api: str) -> str:
+    """Where to point a browser or curl."""
+    named = [f"{each.name} on {_where(each)} ({_up_of(each)})" for each in status.services[:NAMED_SERVICES]]
+    more = len(status.services) - len(named)
+    services = ", ".join(named) + (f" and {counted(more, 'more service')}" if more else "")
+    return f"ready: {services}; API and metrics on {url(api)}; Ctrl-C ends it"
+
+
+def _where(service: ServiceStatus) -> str:
+    return url(service.listen) + "/" if service.kind is Kind.HTTP else url(service.listen, "tcp")
+
+
+def _up_of(service: ServiceStatus) -> str:
+    serving = sum(endpoint.oper in (Oper.UP, Oper.STARTING) for endpoint in service.endpoints)
+    return f"{serving} of {counted(len(service.endpoints), 'endpoint')} up"
+
+
+def _say(line: str) -> None:
+    """A line for whoever reads; when nobody does any more, the services still go on."""
+    try:
+        print(line, flush=True)  # noqa: T201 - this is what the verb shows
+    except OSError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - it stays open until the process ends
