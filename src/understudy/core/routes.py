@@ -1,4 +1,4 @@
-"""The whole desired state of a router, compiled from the spec and the pools' records. Pure; no word of HAProxy's syntax.
+"""The whole desired state of a router, compiled from the spec and the pools' records. Pure; no HAProxy syntax.
 
 A pool of the router is an array of slots. A slot keeps its number for as long as its endpoint lives, on every router
 and across restarts, so that a hash or a cookie goes on meaning the same server; free slots are spares that an added
