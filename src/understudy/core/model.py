@@ -109,12 +109,12 @@ class HealthPolicy:
     """How we come to believe that an endpoint is up or down. Defaults lose no request (DESIGN 6)."""
 
     check: Check = TcpCheck()
-    interval_ms: int = 300
-    timeout_ms: int = 250
+    interval_ms: int = 200
+    timeout_ms: int = 150
     fall: int = 2
     rise: int = 2
     passive: bool = True
-    """Whether real traffic's errors count as failed checks, and our ejector watches."""
+    """Whether real traffic's errors call for a check at once, and our ejector watches."""
     slow_start_ms: int = 10_000
     """How long an endpoint's share rises after it came up."""
     agent: AgentCheck | None = None
@@ -145,7 +145,7 @@ class Affinity:
 class Timeouts:
     """How long HAProxy waits: to connect to an endpoint, for an idle client, for an answer, in the queue."""
 
-    connect_ms: int = 300
+    connect_ms: int = 200
     client_ms: int = 60_000
     server_ms: int = 60_000
     queue_ms: int = 5_000

@@ -180,7 +180,6 @@ def _preamble(layout: Layout, facts: HostFacts, *, external_checks: bool) -> str
             "",
             "defaults",
             "  load-server-state-from-file global",
-            "  option idle-close-on-response",
             "  option redispatch 1",
             "  option log-health-checks",
             f"  retries {RETRIES}",
@@ -195,6 +194,8 @@ def _frontend(route: Route, layout: Layout) -> Iterator[str]:
     yield f"  mode {route.kind}"
     yield f"  bind {route.listen}"
     yield f"  timeout client {route.primary.timeouts.client_ms}ms"
+    if route.kind is Kind.HTTP:
+        yield "  option idle-close-on-response"
     if route.maxconn:
         yield f"  maxconn {route.maxconn}"
     if route.backup:
