@@ -23,7 +23,7 @@ Opener = Callable[[Spec, Path], AbstractAsyncContextManager[Operator]]
 
 LOOK_EVERY_S = 0.1
 PATIENCE_S = 5.0
-"""How long we wait for all of each service; after it, one that serves at all is ready, and one that does not is told."""
+"""How long we wait for all of each service; then one that serves at all is ready, and one that does not is told."""
 
 SERVING = (ServiceHealth.UP, ServiceHealth.DEGRADED)
 NAMED_SERVICES = 3
