@@ -40,6 +40,7 @@ class EventKind(StrEnum):
     RUN_STARTED = "run.started"
     RUN_ADOPTED = "run.adopted"
     RUN_EXITED = "run.exited"
+    JOURNAL_GAP = "journal.gap"
 
 
 @dataclass(frozen=True, slots=True)
