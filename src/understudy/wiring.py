@@ -1,12 +1,17 @@
-"""The only module that names concrete adapters; it puts the parts together and hands them to the command line."""
+"""The only module that names concrete adapters; it puts the parts together and hands them to the command line.
+
+The parts are loaded when they are needed, so that the verbs that only talk to an agent start at once.
+"""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 from understudy.cli.app import main as command_line
 from understudy.control.view import Operator
 from understudy.core.model import Spec
+
+AGENT_LOG = "agent.log"
 
 
 def main() -> None:
@@ -16,6 +21,28 @@ def main() -> None:
 
 @asynccontextmanager
 async def open_agent(spec: Spec, state_dir: Path) -> AsyncIterator[Operator]:
-    """An agent with its API, running for as long as the block lasts; what it started ends with it."""
-    raise NotImplementedError
-    yield
+    """An agent with its API, running for as long as the block lasts; what it started ends with it. Raises Refused.
+
+    The order matters: what can refuse without having touched anything comes first.
+    """
+    from understudy.api.app import create_app
+    from understudy.api.server import bind, serving
+    from understudy.control.agent import Agent
+    from understudy.control.clock import SystemClock
+    from understudy.control.logfile import log_to
+    from understudy.control.state_dir import StateDir
+    from understudy.router.haproxy import HAProxyRouter
+    from understudy.router.layout import Layout
+    from understudy.store.sqlite import SqliteStore
+
+    with StateDir(state_dir) as place, closing(bind(spec.api)) as listener, log_to(place.path / AGENT_LOG):
+        store = await SqliteStore.open(place.store)
+        try:
+            router = HAProxyRouter(Layout(place.router))
+            async with (
+                Agent(spec, place.run, store, router, SystemClock()) as agent,
+                serving(create_app(agent), listener),
+            ):
+                yield agent
+        finally:
+            await store.close()

@@ -13,6 +13,7 @@ from typing import TextIO, cast
 import structlog
 
 from understudy.control import logs
+from understudy.core.errors import Fault
 
 LIMIT_BYTES = 8 * 1024 * 1024
 """One earlier file of this size is kept, as `NAME.1`."""
@@ -60,8 +61,11 @@ class _ToLog(logging.Handler):
 
 
 def log_to(path: Path) -> LogFile:
-    """Send the log of this process, and the warnings of the libraries in it, to that file."""
-    file = LogFile(path)
+    """Send the log of this process, and the warnings of its libraries, to that file; Fault when it cannot be had."""
+    try:
+        file = LogFile(path)
+    except OSError as failure:
+        raise Fault(f"the log {path} cannot be opened ({failure.strerror}): make room or make it writable") from failure
     logs.configure(stream=cast(TextIO, file))
     logging.basicConfig(handlers=[_ToLog()], level=logging.WARNING, force=True)
     return file
