@@ -5,11 +5,16 @@ While the candidate lies beside the configuration, a reload is under way; one th
 
 import contextlib
 import os
+import re
 from pathlib import Path
 
 from understudy.router.base import RouterFault
 from understudy.router.config import Rendered
 from understudy.router.layout import SOCKET_PATH_BYTES, Layout
+
+
+_SAFE = re.compile(r"[\w ./+@:=-]+")
+"""What a path may consist of that goes into runtime commands and arguments, where ';' and ',' have a meaning."""
 
 
 class Files:
@@ -18,11 +23,16 @@ class Files:
     def __init__(self, layout: Layout) -> None:
         """Make the folders; RouterFault when that cannot be."""
         self._layout = layout
+        if not _SAFE.fullmatch(str(layout.directory)):
+            raise RouterFault(
+                f"HAProxy cannot be told of the folder {str(layout.directory)!r}: choose a --state-dir of letters, digits,"
+                " spaces and ._/+@:=-"
+            )
         longest = max(len(os.fsencode(path)) for path in (layout.admin_socket, layout.master_socket))
         if longest > SOCKET_PATH_BYTES:
             raise RouterFault(
-                f"'{layout.directory}' is too long a path for a unix socket ({longest} bytes, {SOCKET_PATH_BYTES} allowed):"
-                " choose a shorter --state-dir"
+                f"'{layout.directory}' is too long a path for unix sockets ({longest} bytes instead of"
+                f" {SOCKET_PATH_BYTES}): choose a shorter --state-dir"
             )
         for folder in (layout.directory, layout.maps, layout.checks):
             try:

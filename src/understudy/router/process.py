@@ -1,7 +1,8 @@
-"""HAProxy as processes: find it, start it as its own session, recognise it again, end it. No configuration, no sockets' talk.
+"""HAProxy as processes: find it, start it in its own session, recognise it again, end it. No configuration, no talk.
 
-The master leads a session of its own that nothing else is in: a Ctrl-C for the agent, or the agent's death, does not reach
-it, and "everything it started" is exactly that session. A process is known by its pid and its start time, held by a pidfd.
+The master leads a session of its own that nothing else is in: a Ctrl-C for the agent, or the agent's death, does not
+reach it, and "everything it started" is exactly that session. A process is known by its pid and its start time, and
+held by a pidfd.
 """
 
 import asyncio
@@ -36,7 +37,7 @@ def find(program: str) -> str:
     return path
 
 
-async def host_facts(program: str) -> HostFacts:
+async def host_facts(program: str, threads: int | None) -> HostFacts:
     """What the configuration has to know of this host; RouterFault when HAProxy is missing or too old."""
     status, text = await run(find(program), "-v")
     match = re.search(r"version (\d+)\.(\d+)(?:[.-](?:dev)?(\d+))?", text)
@@ -46,11 +47,11 @@ async def host_facts(program: str) -> HostFacts:
     if version < OLDEST:
         raise RouterFault(f"HAProxy {match[1]}.{match[2]} is too old: install 2.6 or newer")
     if os.geteuid() != 0:
-        return HostFacts(version)
+        return HostFacts(version, threads=threads)
     try:
-        return HostFacts(version, pwd.getpwnam(USER).pw_name, grp.getgrnam(USER).gr_name)
+        return HostFacts(version, pwd.getpwnam(USER).pw_name, grp.getgrnam(USER).gr_name, threads)
     except KeyError:
-        return HostFacts(version)
+        return HostFacts(version, threads=threads)
 
 
 async def run(*argv: str) -> tuple[int, str]:
@@ -68,7 +69,7 @@ async def run(*argv: str) -> tuple[int, str]:
 
 
 def alerts(output: str) -> str:
-    """HAProxy's own reason out of what it printed: the alerts, without their decoration; all of it when there is none."""
+    """HAProxy's own reason out of what it printed: the alerts, bare; all of it when there are none."""
     found = re.findall(r"^\[ALERT\]\s+\(\d+\) : (.*)$", output, re.MULTILINE)
     said = [line for line in found if not re.match(r"Fatal errors found|Error\(s\) found|Some protocols failed", line)]
     return "; ".join(line.removeprefix("config : ").strip() for line in said) or output.strip() or "it gave no reason"
@@ -230,7 +231,7 @@ async def _gone(fd: int) -> None:
         loop.remove_reader(fd)
 
 
-def enterable(folder: Path) -> Path | None:
+def closed_folder(folder: Path) -> Path | None:
     """The first folder on the way that other users may not enter; None when all of them may be."""
     for step in (*reversed(folder.parents), folder):
         if not step.stat().st_mode & stat.S_IXOTH:

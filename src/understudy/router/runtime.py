@@ -1,7 +1,7 @@
-"""Talking to HAProxy's two unix sockets: the worker's runtime socket and the master's. No decisions, no files, no processes.
+"""Talking to HAProxy's two unix sockets, the worker's runtime socket and the master's. No decisions, no files.
 
-A runtime socket takes one line (commands joined by ';'), answers and closes. The master socket closes only after we have
-closed our half; it hands a line to one worker when each command begins with `@!PID`.
+A runtime socket takes one line (commands joined by ';'), answers and closes. The master socket closes only after we
+have closed our half; it hands a line to one worker when each command begins with `@!PID`.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import contextlib
 import re
 import socket
 import struct
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +45,9 @@ async def ask(path: Path, line: str, timeout_s: float = ANSWER_S) -> str:
                 writer.close()
     except (OSError, TimeoutError) as fault:
         why = f"no answer within {timeout_s:g} s" if isinstance(fault, TimeoutError) else (fault.strerror or str(fault))
-        raise RouterFault(f"HAProxy does not answer on {path} ({why}): see whether it runs and what its log says") from None
+        raise RouterFault(
+            f"HAProxy does not answer on {path} ({why}): see whether it runs and what its log says"
+        ) from None
     return answer.decode(errors="replace")
 
 
@@ -145,7 +147,7 @@ def listener_pid(path: Path) -> int | None:
     return int(pid)
 
 
-async def follow(path: Path, ring: str, *, only_new: bool) -> AsyncIterator[str]:
+async def follow(path: Path, ring: str, *, only_new: bool) -> AsyncGenerator[str, None]:
     """The lines of a ring as they come, until the worker closes the stream."""
     try:
         reader, writer = await asyncio.open_unix_connection(path)

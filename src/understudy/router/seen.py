@@ -1,4 +1,4 @@
-"""What HAProxy's counters amount to: `show stat` read leanly, and counts that never fall. Pure, but for what a Tally keeps.
+"""What HAProxy's counters amount to: `show stat` read leanly, and counts that never fall. No I/O; a Tally keeps sums.
 
 Each worker counts from zero, and a slot counts on when another endpoint takes it. So what is added up is the rise since
 the last look, worker by worker, for the endpoint that was in the slot.
@@ -123,7 +123,11 @@ def known(row: Row) -> Known:
 
 
 def pool_seen(
-    route: Route, servers: Mapping[Key, Row], frontend: Row | None, tally: Tally, elsewhere: Mapping[tuple[Name, Name], int]
+    route: Route,
+    servers: Mapping[Key, Row],
+    frontend: Row | None,
+    tally: Tally,
+    elsewhere: Mapping[tuple[Name, Name], int],
 ) -> PoolSeen:
     """What is reported of one service; `elsewhere` counts sessions in old workers."""
     endpoints = []
@@ -136,7 +140,9 @@ def pool_seen(
                 row = servers.get((backend, server_name(index)))
                 key = (route.service, slot.endpoint)
                 counters = Counters(*tally.endpoints.get(key, ()))
-                endpoints.append(_endpoint_seen(pool, slot, slot.endpoint, row, counters, elsewhere.get(key, 0)))
+                endpoints.append(
+                    _endpoint_seen(pool, slot, slot.endpoint, row, counters=counters, elsewhere=elsewhere.get(key, 0))
+                )
     requests, failed = tally.services.get(route.service, (0, 0))
     sessions = (_int(frontend[SESSIONS]) if frontend else 0) + sum(
         count for (service, _), count in elsewhere.items() if service == route.service
@@ -145,7 +151,7 @@ def pool_seen(
 
 
 def _endpoint_seen(
-    pool: Pool, slot: Slot, endpoint: Name, row: Row | None, counters: Counters, elsewhere: int
+    pool: Pool, slot: Slot, endpoint: Name, row: Row | None, *, counters: Counters, elsewhere: int
 ) -> EndpointSeen:
     if row is None:
         oper = Oper.MAINT if slot.admin is Admin.MAINT else Oper.UNKNOWN

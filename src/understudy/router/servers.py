@@ -110,7 +110,8 @@ def state_file(desired: RouterState, before: RouterState | None, known: Mapping[
     """The state that a new worker begins with.
 
     A server that keeps slot, endpoint and address keeps its health. One that joins a pool which is already known begins
-    as down and earns its place by checks. Servers of a wholly new pool begin as HAProxy would have them.
+    as down and earns its place by checks. Servers of a wholly new pool begin as HAProxy would have them, except that
+    drained ones are drained from the first moment.
     """
     lines = [_HEADER]
     for route in desired.routes:
@@ -139,8 +140,8 @@ def _pool_lines(pool: Pool, before: Pool | None, known: Mapping[Key, Known]) -> 
         kept = before is None or (index < len(before.slots) and before.slots[index].endpoint == slot.endpoint)
         if past is not None and kept and past.address == str(slot.address):
             lines.append(_line(pool, backend, index, slot, past))
-        elif is_known:
-            lines.append(_line(pool, backend, index, slot, Known(str(slot.address), up=False, since_s=0)))
+        elif is_known or slot.admin is Admin.DRAIN:
+            lines.append(_line(pool, backend, index, slot, Known(str(slot.address), up=not is_known, since_s=0)))
     return lines
 
 
@@ -151,6 +152,7 @@ def _line(pool: Pool, backend: str, index: int, slot: Slot, past: Known) -> str:
     )
     weight = server_weight(pool, slot)
     return (
-        f"1 {backend} {index + 1} {server_name(index)} {slot.address.host} {up} {_ADMIN_FLAGS[slot.admin]} {weight} {weight}"
-        f" {past.since_s} {_UNCHECKED} {result} {health} {_CHECKED} 0 0 1 - {slot.address.port} - 0 0 - - 0\n"
+        f"1 {backend} {index + 1} {server_name(index)} {slot.address.host} {up} {_ADMIN_FLAGS[slot.admin]}"
+        f" {weight} {weight} {past.since_s} {_UNCHECKED} {result} {health} {_CHECKED} 0"
+        f" 0 1 - {slot.address.port} - 0 0 - - 0\n"
     )

@@ -1,0 +1,603 @@
+"""HAProxy as a Router: whole desired state in, minimal change out. The only place where the parts beside it meet.
+
+config.py says what the configuration is, change.py what has to be done, runtime.py talks, process.py holds the
+processes, files.py the disk, seen.py and servers.py read what HAProxy shows. Here is the order in which that happens,
+and nothing of HAProxy's syntax beyond a few commands.
+"""
+
+import asyncio
+import contextlib
+import errno
+import re
+import socket
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass
+
+from understudy.core.model import Kind
+from understudy.core.pools import Admin
+from understudy.core.routes import RouterState
+from understudy.core.text import Address, Name
+from understudy.router import process, runtime, seen, servers
+from understudy.router.base import Change, RouterEvent, RouterFault, RouterSeen
+from understudy.router.change import diff
+from understudy.router.config import HostFacts, Rendered, render
+from understudy.router.files import Files
+from understudy.router.layout import Layout
+from understudy.router.names import EVENT_RING, SHARE_MAP, backend_name, parse_backend
+
+START_S = 15.0
+RELOAD_S = 30.0
+POLL_S = 0.01
+SAVE_AFTER_S = 1.0
+"""A live change reaches the file on disk this much later, or before the next reload, whichever comes first."""
+SAVE_AGAIN_S = 5.0
+BACKOFF_S = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""Waits before HAProxy is started again, one after the other; the last one again and again."""
+STABLE_S = 10.0
+"""An HAProxy that lived this long starts the back-off anew when it dies."""
+CUT_S = 2.0
+QUERIES = 200
+"""Servers in maintenance that are asked for on one line."""
+
+_SERVER_LINE = re.compile(r"([A-Za-z][\w-]*\.(?:primary|backup))/(s\d+)")
+_BACKEND_LINE = re.compile(r"backend '?([A-Za-z][\w-]*\.(?:primary|backup))'? has no server available")
+_SESSION = re.compile(r"^(0x[0-9a-f]+): .* be=(\S+) srv=(\S+) ", re.MULTILINE)
+
+
+@dataclass(slots=True)
+class _Look:
+    """What one look at all workers found."""
+
+    servers: dict[servers.Key, seen.Row]
+    frontends: dict[str, seen.Row]
+    elsewhere: dict[tuple[Name, Name], int]
+    """Sessions in old workers."""
+    pid: int
+    workers: int
+    cost_s: float
+
+
+class HAProxyRouter:
+    """One HAProxy in master-worker mode, its files below `layout`."""
+
+    def __init__(self, layout: Layout, program: str = "haproxy", threads: int | None = None) -> None:
+        """Nothing happens before `start`. `threads` bounds a worker's; None leaves it to HAProxy."""
+        self._layout = layout
+        self._program = program
+        self._threads = threads
+        self._lock = asyncio.Lock()
+        """Held by whatever changes the processes or their state."""
+        self._disk = asyncio.Lock()
+        """Held by whatever changes the files."""
+        self._state: RouterState | None = None
+        """What the running HAProxy does."""
+        self._master: process.Master | None = None
+        self._worker = 0
+        self._workers: dict[int, seen.WorkerCounts] = {}
+        self._mapped: RouterState | None = None
+        self._kinds: dict[str, Kind] = {}
+        self._known: dict[servers.Key, servers.Known] = {}
+        self._tally = seen.Tally()
+        self._events: asyncio.Queue[RouterEvent] = asyncio.Queue(10_000)
+        self._keeper: asyncio.Task[None] | None = None
+        self._follower: asyncio.Task[None] | None = None
+        self._saver: asyncio.Task[None] | None = None
+
+    # --- the port -----------------------------------------------------------------------------------------------------
+
+    async def start(self, desired: RouterState) -> bool:
+        """Adopt the running HAProxy, or start one; True when it was adopted. Then bring it to the desired state."""
+        self._facts: HostFacts = await process.host_facts(self._program, self._threads)
+        self._files = Files(self._layout)
+        self._output = process.Output(self._layout.output)
+        try:
+            async with self._lock:
+                adopted = await self._adopt(desired)
+                if not adopted:
+                    await self._launch(desired)
+        except BaseException:
+            await self.detach()
+            raise
+        self._keeper = asyncio.create_task(self._keep())
+        return adopted
+
+    def plan(self, desired: RouterState) -> Change:
+        """What `apply` would do; changes nothing."""
+        if self._state is None:
+            return Change((), ("HAProxy does not run yet",))
+        way = diff(self._state, desired, self._layout)
+        return Change(() if way.reload else way.sentences, way.reload)
+
+    async def apply(self, desired: RouterState) -> Change:
+        """Bring HAProxy to the desired state; on RouterFault it goes on with the one it had."""
+        async with self._lock:
+            if self._master is None or self._master.died.is_set() or self._state is None:
+                await self._launch(desired)
+                return Change((), ("HAProxy was not running",))
+            way = diff(self._state, desired, self._layout)
+            if way.reload:
+                await self._reload(desired)
+                return Change((), way.reload)
+            try:
+                await runtime.send(self._layout.admin_socket, way.commands)
+            except RouterFault as fault:
+                await self._reload(desired)  # the whole state at once heals whatever half of the commands did
+                return Change((), (str(fault),))
+            self._state = desired
+            if way.commands:
+                self._save_later()
+            return Change(way.sentences, ())
+
+    async def observe(self) -> RouterSeen:
+        """What HAProxy reports now."""
+        state = self._running_state()
+        look = await self._look(state)
+        began = time.thread_time()
+        pools = {
+            route.service: seen.pool_seen(
+                route, look.servers, look.frontends.get(route.service), self._tally, look.elsewhere
+            )
+            for route in state.routes
+        }
+        return RouterSeen(pools, look.pid, look.workers, look.cost_s + time.thread_time() - began)
+
+    async def events(self) -> AsyncIterator[RouterEvent]:
+        """What HAProxy says as it happens; goes on across reloads and restarts of HAProxy."""
+        while True:
+            yield await self._events.get()
+
+    async def cut(self, service: Name, endpoint: Name) -> int:
+        """End every session on that endpoint in every worker, old ones too; how many were ended."""
+        async with self._lock:
+            places = await self._places(service, endpoint)
+            ended = 0
+            for pid, place in places:
+                ended += await (self._cut_old(pid, place) if pid != self._worker else self._cut_here(place))
+            return ended
+
+    async def sessions(self, service: Name, endpoint: Name) -> int:
+        """Connections in flight on that endpoint over all workers, old ones too."""
+        async with self._lock:
+            return await self._count_sessions(service, endpoint)
+
+    async def stop(self) -> None:
+        """End HAProxy and everything it started."""
+        await self._let_go_of_tasks()
+        async with self._lock:
+            if self._master is not None:
+                await self._master.end()
+                self._master = None
+                for path in (self._layout.admin_socket, self._layout.master_socket):
+                    path.unlink(missing_ok=True)
+            self._close_output()
+
+    async def detach(self) -> None:
+        """Let go and leave HAProxy running."""
+        await self._let_go_of_tasks()
+        async with self._lock:
+            if self._master is not None:
+                with contextlib.suppress(RouterFault):  # it was said when it first failed; the next start reloads
+                    await self._save()
+                self._master.release()
+                self._master = None
+            self._close_output()
+
+    # --- coming up, reloading, coming back ----------------------------------------------------------------------------
+
+    async def _adopt(self, desired: RouterState) -> bool:
+        pid = runtime.listener_pid(self._layout.master_socket)
+        self._master = process.adopt(pid, self._layout) if pid else None
+        if self._master is None:
+            return False
+        found = await runtime.processes(self._layout.master_socket)
+        self._attach(found.worker or 0, desired, only_new=True)
+        for old in found.old:
+            self._workers[old] = seen.WorkerCounts(old, seen.occupants(desired))
+        if self._files.in_force(await self._render(desired)):
+            await self._reconcile(desired)
+            self._state = desired
+        else:
+            await self._reload(desired)
+        return True
+
+    async def _launch(self, desired: RouterState) -> None:
+        """Start HAProxy with the desired state."""
+        self._check_listens(desired, held=())
+        async with self._installed(desired):
+            self._output.forget()
+            self._master = process.Master(process.spawn(process.find(self._program), self._layout))
+            try:
+                worker = await self._ready(self._master)
+            except BaseException:
+                await self._master.end()
+                self._master = None
+                raise
+        self._attach(worker, desired, only_new=False)
+        await self._reconcile(desired)
+        self._state = desired
+
+    async def _ready(self, master: process.Master) -> int:
+        """Wait until the first worker answers; its pid."""
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            if master.died.is_set():
+                raise RouterFault(f"HAProxy does not start: {process.alerts(self._output.text())}")
+            with contextlib.suppress(RouterFault):
+                worker = (await runtime.processes(self._layout.master_socket)).worker
+                if worker and await runtime.worker_pid(self._layout.admin_socket) == worker:
+                    return worker
+            await asyncio.sleep(POLL_S)
+        raise RouterFault(f"HAProxy is not ready within {START_S:g} s: {process.alerts(self._output.text())}")
+
+    async def _reload(self, desired: RouterState) -> None:
+        """One validated, hitless reload to the desired state; on RouterFault the old worker goes on."""
+        self._check_listens(desired, self._held())
+        async with self._installed(desired):
+            before = await runtime.processes(self._layout.master_socket)
+            self._output.forget()
+            await runtime.reload(self._layout.master_socket)
+            worker = await self._switched(before, desired)
+        self._attach(worker, desired, only_new=False)
+        await self._reconcile(desired)
+        self._state = desired
+
+    async def _switched(self, before: runtime.Processes, desired: RouterState) -> int:
+        """Wait until a new worker has taken over from the one before; its pid."""
+        deadline = time.monotonic() + RELOAD_S
+        while time.monotonic() < deadline:
+            if self._master is None or self._master.died.is_set():
+                raise RouterFault(f"HAProxy died while it reloaded: {process.alerts(self._output.text())}")
+            with contextlib.suppress(RouterFault):
+                now = await runtime.processes(self._layout.master_socket)
+                if now.failed_reloads:
+                    break
+                if now.worker not in (None, before.worker, *before.old) and await self._took_over(now, before):
+                    return now.worker or 0
+            await asyncio.sleep(POLL_S)
+        raise RouterFault(self._why_not(desired))
+
+    async def _took_over(self, now: runtime.Processes, before: runtime.Processes) -> bool:
+        """Whether the runtime socket answers from the new worker, and the one before has stopped listening."""
+        if await runtime.worker_pid(self._layout.admin_socket) != now.worker:
+            return False
+        return before.worker is None or await runtime.is_stopping(self._layout.master_socket, before.worker)
+
+    def _why_not(self, desired: RouterState) -> str:
+        reason = process.alerts(self._output.text())
+        for route in desired.routes:
+            if f"[{route.listen}]" in reason:
+                reason = f"service '{route.service}' cannot listen on {route.listen}: {reason}"
+        return f"the reload failed and HAProxy goes on with the configuration it has: {reason}"
+
+    @contextlib.asynccontextmanager
+    async def _installed(self, desired: RouterState) -> AsyncIterator[None]:
+        """Put the desired configuration in place, checked; take it back when what is done with it does not succeed."""
+        async with self._disk:
+            rendered = await self._render(desired)
+            former = await self._render(self._state) if self._state is not None else None
+            try:
+                await asyncio.to_thread(self._files.propose, rendered)
+                await asyncio.gather(self._check(rendered), self._refresh_known())
+                state = servers.state_file(desired, self._state, self._known)
+                await asyncio.to_thread(self._files.install, state)
+                yield
+            except BaseException:
+                self._files.restore(former)
+                raise
+            self._files.settle(rendered)
+
+    async def _check(self, rendered: Rendered) -> None:
+        """Let HAProxy judge the candidate."""
+        if self._facts.user and any(path.parent == self._layout.checks for path, _ in rendered.files):
+            closed = process.closed_folder(self._layout.checks)
+            if closed:
+                raise RouterFault(
+                    f"command checks run as user '{self._facts.user}', who may not enter {closed}: "
+                    f"'chmod o+x {closed}', or choose another --state-dir"
+                )
+        status, said = await process.run(process.find(self._program), "-c", "-f", str(self._layout.candidate))
+        if status != 0:
+            raise RouterFault(f"HAProxy refuses the new configuration: {process.alerts(said)}")
+
+    async def _refresh_known(self) -> None:
+        """Learn, for the next worker, who is up and what was counted; while none runs, what was last known stands."""
+        if self._state is not None and self._master is not None and not self._master.died.is_set():
+            await self._look(self._state)
+
+    async def _render(self, state: RouterState) -> Rendered:
+        return await asyncio.to_thread(render, state, self._layout, self._facts)
+
+    async def _reconcile(self, desired: RouterState) -> None:
+        """Make the running worker, which has the desired structure, exactly the desired state; verified by looking."""
+        shown = servers.parse_servers(await runtime.ask(self._layout.admin_socket, "show servers state"))
+        shares = servers.parse_map(await runtime.ask(self._layout.admin_socket, _show_shares(self._layout)))
+        way = diff(servers.running(desired, shown, shares), desired, self._layout)
+        if way.reload:
+            raise RouterFault(f"HAProxy runs, but not as it was told: {'; '.join(way.reload)}")
+        await runtime.send(self._layout.admin_socket, way.commands)
+
+    async def _keep(self) -> None:
+        """Start HAProxy again whenever it dies, at once and then ever more slowly."""
+        tries = 0
+        while True:
+            master = self._master
+            if master is None:
+                await asyncio.sleep(BACKOFF_S[min(tries, len(BACKOFF_S) - 1)])
+            else:
+                began = time.monotonic()
+                await master.died.wait()
+                tries = tries if time.monotonic() - began < STABLE_S else 0
+                self._emit(None, None, f"HAProxy (master {master.pid}) died; it is started again")
+                await asyncio.sleep(BACKOFF_S[min(tries, len(BACKOFF_S) - 1)])
+            tries += 1
+            async with self._lock:
+                if self._master is master and self._state is not None:
+                    await self._revive(self._state)
+
+    async def _revive(self, state: RouterState) -> None:
+        if self._master is not None:
+            await self._master.bury()
+            self._master = None
+        try:
+            await self._launch(state)
+        except RouterFault as fault:
+            self._emit(None, None, str(fault))
+        else:
+            self._emit(None, None, f"HAProxy runs again (worker {self._worker})")
+
+    def _attach(self, worker: int, state: RouterState, *, only_new: bool) -> None:
+        """From now on this is the worker: count for it and listen to it."""
+        self._map_endpoints(self._state)
+        self._worker = worker
+        self._workers[worker] = seen.WorkerCounts(worker, seen.occupants(state))
+        self._kinds = {str(route.service): route.kind for route in state.routes}
+        self._mapped = state
+        former, self._follower = self._follower, asyncio.create_task(self._follow(worker, only_new=only_new))
+        if former is not None:
+            former.cancel()  # an old worker does not end while somebody listens to it
+
+    def _map_endpoints(self, state: RouterState | None) -> None:
+        """Bring the worker's map from servers to endpoints up to the state in force."""
+        worker = self._workers.get(self._worker)
+        if worker is not None and state is not None and state is not self._mapped:
+            worker.endpoints = seen.occupants(state)
+            self._mapped = state
+
+    def _running_state(self) -> RouterState:
+        if self._state is None or self._master is None or self._master.died.is_set():
+            raise RouterFault("HAProxy does not run at the moment: it is being started again, see the journal for why")
+        return self._state
+
+    # --- listening addresses ------------------------------------------------------------------------------------------
+
+    def _held(self) -> list[str]:
+        """What the running HAProxy listens on."""
+        return re.findall(r"^\s*bind\s+(\S+)", self._files.config(), re.MULTILINE)
+
+    def _check_listens(self, desired: RouterState, held: Iterable[str]) -> None:
+        """Refuse an address that is taken; HAProxy would share it in silence with another HAProxy (SO_REUSEPORT)."""
+        mine = list(_addresses(held))
+        for route in desired.routes:
+            if not any(route.listen.overlaps(address) for address in mine):
+                reason = _why_taken(route.listen)
+                if reason:
+                    goes_on = "; HAProxy goes on with the configuration it has" if mine else ""
+                    raise RouterFault(f"service '{route.service}' cannot listen on {route.listen}: {reason}{goes_on}")
+
+    # --- the file on disk after live changes --------------------------------------------------------------------------
+
+    def _save_later(self) -> None:
+        if self._saver is None or self._saver.done():
+            self._saver = asyncio.create_task(self._save_soon())
+
+    async def _save_soon(self) -> None:
+        wait_s = SAVE_AFTER_S
+        while True:
+            await asyncio.sleep(wait_s)
+            saved = self._state
+            try:
+                await self._save()
+            except RouterFault as fault:
+                self._emit(None, None, f"the change is live, but {fault}")
+                wait_s = SAVE_AGAIN_S
+            else:
+                wait_s = SAVE_AFTER_S
+                if saved is self._state:
+                    return
+
+    async def _save(self) -> None:
+        async with self._disk:
+            if self._state is not None:
+                await asyncio.to_thread(self._files.save, await self._render(self._state))
+
+    # --- looking ------------------------------------------------------------------------------------------------------
+
+    async def _look(self, state: RouterState) -> _Look:
+        """Read every worker's statistics once, and count."""
+        look = _Look({}, {}, {}, 0, 1, 0.0)
+        self._map_endpoints(state)
+        lines = list(_stat_lines(state))
+        answer = await runtime.ask(self._layout.admin_socket, lines[0])
+        for line in lines[1:]:
+            answer += await runtime.ask(self._layout.admin_socket, line)
+        info, _, table = answer.partition("\n\n")
+        look.pid = int(info.rpartition("Pid: ")[2].partition("\n")[0] or 0)
+        worker = self._workers.get(look.pid)
+        if worker is None:
+            raise RouterFault("HAProxy changes its worker at this moment: look again")
+        async for row in self._counted(look, worker, table):
+            look.servers[row[seen.PROXY], row[seen.SERVER]] = row
+        self._known |= {key: seen.known(row) for key, row in look.servers.items()}
+        await self._look_at_old(look)
+        self._tally.keep(state)
+        return look
+
+    async def _look_at_old(self, look: _Look) -> None:
+        """Count what old workers still do; those that the master no longer lists are forgotten."""
+        try:
+            found = await runtime.processes(self._layout.master_socket)
+        except RouterFault:
+            return  # busy with a reload; the next look counts them
+        look.workers += len(found.old)
+        self._workers = {
+            pid: worker for pid, worker in self._workers.items() if pid in (found.worker, self._worker, *found.old)
+        }
+        for pid in found.old:
+            worker = self._workers.get(pid)
+            if worker is None or pid == look.pid:
+                continue
+            table = await runtime.ask_worker(self._layout.master_socket, pid, ["show stat -1 7 -1"])
+            async for row in self._counted(look, worker, table):
+                endpoint = worker.endpoints.get((row[seen.PROXY], row[seen.SERVER]))
+                if endpoint is not None and row[seen.SESSIONS] not in ("", "0"):
+                    look.elsewhere[endpoint] = look.elsewhere.get(endpoint, 0) + int(row[seen.SESSIONS])
+
+    async def _counted(self, look: _Look, worker: seen.WorkerCounts, table: str) -> AsyncIterator[seen.Row]:
+        """The rows of servers that an endpoint sits in; all are counted, with pauses so that nobody waits."""
+        began = time.thread_time()
+        for number, row in enumerate(seen.rows(table.split("\n"))):
+            self._tally.count(worker, row, self._kinds)
+            if (row[seen.PROXY], row[seen.SERVER]) in worker.endpoints:
+                yield row
+            elif row[seen.SERVER] == "FRONTEND" and worker.pid == look.pid:
+                look.frontends[row[seen.PROXY]] = row
+            if number % 200 == 199:
+                look.cost_s += time.thread_time() - began
+                await asyncio.sleep(0)
+                began = time.thread_time()
+        look.cost_s += time.thread_time() - began
+
+    # --- sessions -----------------------------------------------------------------------------------------------------
+
+    async def _count_sessions(self, service: Name, endpoint: Name) -> int:
+        return sum([await self._count_place(pid, place) for pid, place in await self._places(service, endpoint)])
+
+    async def _count_place(self, pid: int, place: servers.Key) -> int:
+        backend, server = place
+        query = f"show stat {backend} 4 {server.removeprefix('s')}"
+        table = await runtime.ask_worker(self._layout.master_socket, pid, [query])
+        return sum(int(row[seen.SESSIONS]) for row in seen.rows(table.split("\n")))
+
+    async def _cut_here(self, place: servers.Key) -> int:
+        ended = await self._count_place(self._worker, place)
+        answer = await runtime.ask(self._layout.admin_socket, f"shutdown sessions server {'/'.join(place)}")
+        if answer.strip():
+            raise RouterFault(f"HAProxy did not end the sessions on {'/'.join(place)}: {answer.strip()}")
+        return ended
+
+    async def _cut_old(self, pid: int, place: servers.Key) -> int:
+        """End what an old worker still has there, one by one: it answers 'Proxy is disabled' to the shorter order."""
+        ended: set[str] = set()
+        deadline = time.monotonic() + CUT_S
+        while time.monotonic() < deadline:
+            shown = await runtime.ask_worker(self._layout.master_socket, pid, ["show sess"])
+            found = [name for name, *where in _SESSION.findall(shown) if tuple(where) == place]
+            if not found:
+                return len(ended)
+            for start in range(0, len(found), QUERIES):
+                orders = [f"shutdown session {name}" for name in found[start : start + QUERIES]]
+                await runtime.ask_worker(self._layout.master_socket, pid, orders)
+            ended.update(found)
+            await asyncio.sleep(POLL_S)
+        raise RouterFault(f"sessions of the old worker {pid} on {'/'.join(place)} do not end: cut again, or end {pid}")
+
+    async def _places(self, service: Name, endpoint: Name) -> list[tuple[int, servers.Key]]:
+        """Which server the endpoint is in each worker."""
+        self._map_endpoints(self._running_state())
+        found = await runtime.processes(self._layout.master_socket)
+        return [
+            (pid, key)
+            for pid in (found.worker, *found.old)
+            if pid is not None and pid in self._workers
+            for key, occupant in self._workers[pid].endpoints.items()
+            if occupant == (service, endpoint)
+        ]
+
+    # --- events -------------------------------------------------------------------------------------------------------
+
+    async def _follow(self, worker: int, *, only_new: bool) -> None:
+        """Pass on what this worker says, until it ends."""
+        while True:
+            async with contextlib.aclosing(
+                runtime.follow(self._layout.admin_socket, EVENT_RING, only_new=only_new)
+            ) as said:
+                async for line in said:
+                    self._heard(worker, line)
+            only_new = True
+            await asyncio.sleep(POLL_S * 10)
+
+    def _heard(self, worker: int, line: str) -> None:
+        self._map_endpoints(self._state)
+        counts = self._workers.get(worker)
+        if counts is None:
+            return
+        server, backend = _SERVER_LINE.search(line), _BACKEND_LINE.search(line)
+        if server is not None:
+            occupant = counts.endpoints.get((server[1], server[2]))
+            if occupant is not None:
+                service, endpoint = occupant
+                self._emit(service, endpoint, line.replace(server[0], f"{service}/{endpoint}"))
+        elif backend is not None and (pool := parse_backend(backend[1])) is not None:
+            self._emit(pool[0], None, line)
+
+    def _emit(self, service: Name | None, endpoint: Name | None, text: str) -> None:
+        if self._events.full():
+            self._events.get_nowait()  # nobody listens; the newest matter most
+        self._events.put_nowait(RouterEvent(service, endpoint, text))
+
+    # --- letting go ---------------------------------------------------------------------------------------------------
+
+    async def _let_go_of_tasks(self) -> None:
+        tasks = [task for task in (self._keeper, self._follower, self._saver) if task is not None]
+        self._keeper = self._follower = self._saver = None
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _close_output(self) -> None:
+        self._output.close()
+
+
+def _show_shares(layout: Layout) -> str:
+    path = str(layout.maps / SHARE_MAP).replace("\\", "\\\\").replace(" ", "\\ ")
+    return f"show map {path}"
+
+
+def _addresses(binds: Iterable[str]) -> Iterator[Address]:
+    for bind in binds:
+        with contextlib.suppress(ValueError):
+            yield Address.parse(bind)
+
+
+def _why_taken(listen: Address) -> str | None:
+    """Why nobody can listen there now, and what to do; None when one can."""
+    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((listen.host, listen.port))
+        except OSError as fault:
+            if fault.errno == errno.EADDRINUSE:
+                return (
+                    f"another program does ('ss -ltnp sport = :{listen.port}' names it); end it or choose another port"
+                )
+            if fault.errno == errno.EADDRNOTAVAIL:
+                return "this host has no such address; give it the address, or listen on another"
+            if fault.errno == errno.EACCES:
+                return "ports below 1024 need root or CAP_NET_BIND_SERVICE; choose a higher port"
+            return fault.strerror or str(fault)
+    return None
+
+
+def _stat_lines(state: RouterState) -> Iterator[str]:
+    """What to ask for: all that is not in maintenance, and of the rest the endpoints, but not the spares."""
+    resting = [
+        f"show stat {backend_name(pool.service, pool.group)} 4 {index + 1}"
+        for pool in seen.pools(state)
+        for index, slot in enumerate(pool.slots)
+        if slot.endpoint is not None and slot.admin is Admin.MAINT
+    ]
+    yield "; ".join(("show info", "show stat -1 7 -1 no-maint", *resting[:QUERIES]))
+    for start in range(QUERIES, len(resting), QUERIES):
+        yield "; ".join(resting[start : start + QUERIES])
