@@ -1,5 +1,6 @@
-"""What is seen, remembered and decided of one pool, as frozen values. No decisions live here: callers import these names
-from core.pools, which is the front of everything about pools.
+"""What is seen, remembered and decided of one pool, as frozen values; no decisions live here.
+
+Callers import these names from core.pools, the front of everything about pools.
 """
 
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ class Admin(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """An ejected endpoint: until when (wall clock, bounded by the policy's longest hold), for the how-manieth time, why."""
+    """An ejected endpoint: until when (wall clock, bounded by the policy's longest hold), how often, why."""
 
     endpoint: Name
     until_wall_s: float
@@ -53,7 +54,7 @@ class PoolRecord:
     holds: tuple[Hold, ...] = ()
     """Endpoints that are ejected now."""
     past_holds: tuple[Hold, ...] = ()
-    """Holds that are over, kept so that the next one is longer; `until_wall_s` is when the good behaviour began."""
+    """Holds that are over, kept so that the next one is longer; `until_wall_s` is where the good behaviour began."""
     backup_share_percent: int = 0
     ramp: Ramp | None = None
     failed_over: bool = False
@@ -141,7 +142,7 @@ class Trouble:
     downs_boot_s: tuple[float, ...] = ()
     """When it was marked down, oldest first."""
     spared: bool = False
-    """It would have been ejected and was not, and the journal says so."""
+    """It would have been ejected and was not; the journal says so, once as long as the trouble lasts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +154,14 @@ class PoolMemory:
     """Groups in which nearly all endpoints look bad, so that none is ejected (fail open)."""
     health: ServiceHealth | None = None
     """The service's health that the journal was told last."""
+    primary_stood: bool = False
+    """The primary group was seen in its strength; until then its endpoints may just not have started yet."""
+    taken_over: bool | None = None
+    """Whether the router itself has moved all traffic to the backup group, as far as the journal was told."""
+    ramp_boot_s: float | None = None
+    """When a ramp was last looked after; None when none was under way."""
+    decided: tuple[PoolService, PoolRecord] | None = None
+    """What the last decision was about, and its outcome: when neither changed, nor what was seen, nothing is to do."""
 
 
 @dataclass(frozen=True, slots=True)
