@@ -4,6 +4,7 @@ What the process consists of is wiring.py's; here it is only opened, shown to a 
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from understudy.cli.words import counted, journal_line, plain, url
 from understudy.control.view import JournalEntry, Operator, ServiceStatus, Status
+from understudy.core.errors import Refused
 from understudy.core.model import Kind, Spec
 from understudy.core.objectives import ServiceHealth
 from understudy.core.pools import Oper
@@ -21,7 +23,9 @@ from understudy.core.pools import Oper
 Opener = Callable[[Spec, Path], AbstractAsyncContextManager[Operator]]
 """Starts an agent with its API on a state directory, and ends what it started when it is left."""
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOOK_EVERY_S = 0.1
+SHOW_AGAIN_S = 1.0
 PATIENCE_S = 5.0
 """How long we wait for all of each service; then one that serves at all is ready, and one that does not is told."""
 
@@ -35,37 +39,50 @@ def up(spec: Spec, state_dir: Path, open_agent: Opener) -> None:
 
 
 async def _up(spec: Spec, state_dir: Path, open_agent: Opener) -> None:
-    ended = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    """Live until the first signal, also while starting; further ones do not disturb the ending."""
+    life = asyncio.create_task(_live(spec, state_dir, open_agent))
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        for number in ENDING:
+            loop.add_signal_handler(number, lambda: None)
+        life.cancel()
+
+    for number in ENDING:
+        loop.add_signal_handler(number, end)
+    with contextlib.suppress(asyncio.CancelledError):
+        await life
+
+
+async def _live(spec: Spec, state_dir: Path, open_agent: Opener) -> None:
     async with open_agent(spec, state_dir) as operator:
-        shows = [asyncio.create_task(_show_journal(operator)), asyncio.create_task(_show_ready(operator, spec))]
-        ending = asyncio.create_task(ended.wait())
         try:
-            await _first(ending, *shows)
+            await asyncio.gather(_show_journal(operator), _show_ready(operator, spec))
         finally:
-            for task in (ending, *shows):
-                task.cancel()
-            await asyncio.gather(ending, *shows, return_exceptions=True)
             _say("ending what was started")
 
 
-async def _first(ending: "asyncio.Task[bool]", *shows: "asyncio.Task[None]") -> None:
-    """Wait for the end; what goes wrong in the showing is raised at once."""
-    waiting = {ending, *shows}
-    while ending in waiting:
-        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-
-
 async def _show_journal(operator: Operator) -> None:
-    """The journal's sentences since this agent started, as they come."""
+    """The journal's sentences since this agent started, as they come; what cannot be shown ends nothing."""
+    after = -1
+    while True:
+        try:
+            if after < 0:
+                after = await _before_start(operator)
+            async for entry in operator.follow(after):
+                after = entry.number
+                _say(journal_line(JournalEntry.of(entry), date=False))
+        except Refused as refusal:
+            _say(f"the journal cannot be shown: {plain(str(refusal))}")
+        await asyncio.sleep(SHOW_AGAIN_S)
+
+
+async def _before_start(operator: Operator) -> int:
+    """Number of the last entry of the journal that is older than this agent."""
     started_wall_s = (await operator.status()).started_wall_s
     latest = await operator.events(-1, 100, None)
-    before = [entry.number for entry in latest if entry.wall_s < started_wall_s]
-    async for entry in operator.follow(before[-1] if before else 0):
-        _say(journal_line(JournalEntry.of(entry), date=False))
+    ours = next((entry.number for entry in latest if entry.wall_s >= started_wall_s), None)
+    return ours - 1 if ours is not None else latest[-1].number if latest else 0
 
 
 async def _show_ready(operator: Operator, spec: Spec) -> None:
@@ -73,16 +90,20 @@ async def _show_ready(operator: Operator, spec: Spec) -> None:
     begin_s = time.monotonic()
     told = False
     while True:
-        status = await operator.status()
         patient = time.monotonic() - begin_s < PATIENCE_S
-        waiting = [each for each in status.services if not is_ready(each, patient=patient)]
-        if not waiting:
-            break
+        try:
+            status = await operator.status()
+            waiting = [
+                f"{each.name} ({plain(each.reason)})" for each in status.services if not is_ready(each, patient=patient)
+            ]
+            if not waiting:
+                return _say(ready_line(status, str(spec.api)))
+        except Refused as refusal:
+            waiting = [plain(str(refusal))]
         if not patient and not told:
             told = True
-            _say(f"waiting for {', '.join(f'{each.name} ({plain(each.reason)})' for each in waiting[:NAMED_SERVICES])}")
+            _say(f"still waiting for {', '.join(waiting[:NAMED_SERVICES])}")
         await asyncio.sleep(LOOK_EVERY_S)
-    _say(ready_line(status, str(spec.api)))
 
 
 def is_ready(service: ServiceStatus, *, patient: bool) -> bool:

@@ -28,8 +28,10 @@ class LogFile(io.TextIOBase):
         self._descriptor = self._open()
 
     def write(self, text: str) -> int:
-        """Append the text; what cannot be written is lost."""
+        """Append the text; what cannot be written, or comes after the end, is lost."""
         with suppress(OSError):
+            if self.closed:
+                return len(text)
             os.write(self._descriptor, text.encode(errors="replace"))
             if os.fstat(self._descriptor).st_size > self._limit_bytes:
                 self._begin_anew()
