@@ -20,7 +20,7 @@ from understudy.core.routes import RouterState
 from understudy.core.text import Address, Name
 from understudy.router import process, runtime, seen, servers
 from understudy.router.base import Change, RouterEvent, RouterFault, RouterSeen
-from understudy.router.change import diff
+from understudy.router.change import Command, diff
 from understudy.router.config import HostFacts, Rendered, render
 from understudy.router.files import Files
 from understudy.router.layout import Layout
@@ -124,6 +124,7 @@ class HAProxyRouter:
             except RouterFault as fault:
                 await self._reload(desired)  # the whole state at once heals whatever half of the commands did
                 return Change((), (str(fault),))
+            self._forgive(way.commands)
             self._state = desired
             if way.commands:
                 self._save_later()
@@ -417,6 +418,7 @@ class HAProxyRouter:
         """Read every worker's statistics once, and count."""
         look = _Look({}, {}, {}, 0, 1, 0.0)
         self._map_endpoints(state)
+        forgiven = {pid: set(worker.forgiven) for pid, worker in self._workers.items()}
         lines = list(_stat_lines(state))
         answer = await runtime.ask(self._layout.admin_socket, lines[0])
         for line in lines[1:]:
@@ -428,10 +430,17 @@ class HAProxyRouter:
             raise RouterFault("HAProxy changes its worker at this moment: look again")
         async for row in self._counted(look, worker, table):
             look.servers[row[seen.PROXY], row[seen.SERVER]] = row
+        worker.forgiven -= forgiven.get(look.pid, set())
         self._known |= {key: seen.known(row) for key, row in look.servers.items()}
         await self._look_at_old(look)
         self._tally.keep(state)
         return look
+
+    def _forgive(self, commands: Iterable[Command]) -> None:
+        """Do not count as mark-downs what these orders did."""
+        orders = (command.line.split(" ") for command in commands if " state " in command.line)
+        places = (order[2].partition("/") for order in orders)
+        self._workers[self._worker].forgiven.update((backend, server) for backend, _, server in places)
 
     async def _look_at_old(self, look: _Look) -> None:
         """Count what old workers still do; those that the master no longer lists are forgotten."""

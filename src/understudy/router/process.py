@@ -29,6 +29,10 @@ END_S = 3.0
 """How long HAProxy may take to end before it is killed."""
 
 
+_SUMMARY = re.compile(r"Fatal errors found|Error\(s\) found|Some protocols failed")
+"""Alerts that only say that there were alerts."""
+
+
 def find(program: str) -> str:
     """The path of the program; RouterFault says how to get it."""
     path = shutil.which(program, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/usr/local/sbin")
@@ -71,7 +75,7 @@ async def run(*argv: str) -> tuple[int, str]:
 def alerts(output: str) -> str:
     """HAProxy's own reason out of what it printed: the alerts, bare; all of it when there are none."""
     found = re.findall(r"^\[ALERT\]\s+\(\d+\) : (.*)$", output, re.MULTILINE)
-    said = [line for line in found if not re.match(r"Fatal errors found|Error\(s\) found|Some protocols failed", line)]
+    said = [line for line in found if not _SUMMARY.search(line)]
     return "; ".join(line.removeprefix("config : ").strip() for line in said) or output.strip() or "it gave no reason"
 
 

@@ -18,13 +18,17 @@ from understudy.router.names import backend_name, server_name
 from understudy.router.servers import Key, Known
 
 # The columns of `show stat` that we look at, by the numbers that HAProxy's manual fixes, and where they stand in a Row.
-_PICKED = (0, 1, 2, 4, 7, 8, 9, 13, 14, 15, 16, 17, 18, 23, 29, 37, 38, 43, 48, 56, 57, 65, 66, 73)
+_PICKED = (0, 1, 2, 4, 7, 8, 9, 13, 14, 15, 16, 17, 18, 22, 23, 29, 37, 38, 43, 48, 56, 57, 62, 65, 66, 73)
 (PROXY, SERVER, QUEUED, SESSIONS, TOTAL, BYTES_IN, BYTES_OUT) = range(7)
-(ERR_CONNECT, ERR_RESPONSE, RETRIES, REDISPATCHES, STATUS, WEIGHT, SINCE) = range(7, 14)
-(THROTTLE, CHECK_CODE, CHECK_MS, HTTP_5XX, REQUESTS) = range(14, 19)
-(CHECK_INFO, AGENT_INFO, CHECK_TEXT, AGENT_TEXT, ADDRESS) = range(19, 24)
+(ERR_CONNECT, ERR_RESPONSE, RETRIES, REDISPATCHES, STATUS, WEIGHT, DOWNS, SINCE) = range(7, 15)
+(THROTTLE, CHECK_CODE, CHECK_MS, HTTP_5XX, REQUESTS) = range(15, 20)
+(CHECK_INFO, AGENT_INFO, AGENT_STATUS, CHECK_TEXT, AGENT_TEXT, ADDRESS) = range(20, 26)
+_DOWNS_SUM = 5
 _LAST = _PICKED[-1]
 _pick = itemgetter(*_PICKED)
+
+_UNANSWERED = ("SOCKERR", "L4TOUT", "L4CON", "L6TOUT", "L6RSP", "L7TOUT")
+"""What HAProxy writes of an agent that it could not ask."""
 
 Row = Sequence[str]
 
@@ -48,6 +52,8 @@ class WorkerCounts:
     endpoints: Mapping[Key, tuple[Name, Name]]
     """(service, endpoint) by (backend, server)."""
     last: dict[Key, tuple[int, ...]] = field(default_factory=dict)
+    forgiven: set[Key] = field(default_factory=set)
+    """Servers whose latest mark-downs are our own orders' doing: HAProxy counts maintenance, and the return from it, too."""
 
 
 @dataclass(slots=True)
@@ -55,7 +61,7 @@ class Tally:
     """Sums over all workers there have been."""
 
     endpoints: dict[tuple[Name, Name], list[int]] = field(default_factory=dict)
-    """requests, errors, retries, bytes in, bytes out."""
+    """requests, errors, retries, bytes in, bytes out, downs."""
     services: dict[str, list[int]] = field(default_factory=dict)
     """requests, failed requests."""
 
@@ -75,8 +81,13 @@ class Tally:
         elif (endpoint := worker.endpoints.get((proxy, server))) is not None:
             errors = _int(row[ERR_CONNECT]) + _int(row[ERR_RESPONSE]) + _int(row[HTTP_5XX])
             retries = _int(row[RETRIES]) + _int(row[REDISPATCHES])
-            counts = (_int(row[TOTAL]), errors, retries, _int(row[BYTES_IN]), _int(row[BYTES_OUT]))
-            self._rise(worker, proxy, server, counts, self.endpoints.setdefault(endpoint, [0] * 5))
+            counts = (_int(row[TOTAL]), errors, retries, _int(row[BYTES_IN]), _int(row[BYTES_OUT]), _int(row[DOWNS]))
+            sums = self.endpoints.setdefault(endpoint, [0] * 6)
+            downs = sums[_DOWNS_SUM]
+            is_new = (proxy, server) not in worker.last
+            self._rise(worker, proxy, server, counts, sums)
+            if is_new or (proxy, server) in worker.forgiven:
+                sums[_DOWNS_SUM] = downs
 
     def _service(self, service: str) -> list[int]:
         return self.services.setdefault(service, [0, 0])
@@ -167,6 +178,7 @@ def _endpoint_seen(
         since_s=float(max(0, _int(row[SINCE]))),
         counters=counters,
         agent=_outcome(row[AGENT_TEXT], "", row[AGENT_INFO], "") if pool.health.agent else None,
+        agent_lost=pool.health.agent is not None and row[AGENT_STATUS].removeprefix("* ") in _UNANSWERED,
     )
 
 
