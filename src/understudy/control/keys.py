@@ -1,0 +1,44 @@
+"""The names of everything in the store. Nothing else may spell a key."""
+
+from understudy.core.text import Name
+
+POOLS = "pools/"
+LEDGERS = "ledger/"
+JOURNAL = "journal/"
+JOURNAL_HEAD = "journal/head"
+JOURNAL_PAGES = "journal/page/"
+VERSIONS = "spec/version/"
+TEXTS = "spec/text/"
+
+_DIGITS = 16
+"""Numbers have leading zeros, so that the order of keys is that of the numbers."""
+
+
+def pool(service: Name) -> str:
+    """Of what is decided about a pool."""
+    return f"{POOLS}{service}"
+
+
+def ledger(service: Name) -> str:
+    """Of a service's sums."""
+    return f"{LEDGERS}{service}"
+
+
+def journal_page(first: int) -> str:
+    """Of the page of the journal that begins with that number."""
+    return f"{JOURNAL_PAGES}{first:0{_DIGITS}}"
+
+
+def journal_page_first(key: str) -> int:
+    """The number with which the page under that key begins."""
+    return int(key.removeprefix(JOURNAL_PAGES))
+
+
+def version(number: int) -> str:
+    """Of what there is to know about a version of the spec, but for its text."""
+    return f"{VERSIONS}{number:0{_DIGITS}}"
+
+
+def version_text(number: int) -> str:
+    """Of the text of a version of the spec."""
+    return f"{TEXTS}{number:0{_DIGITS}}"
