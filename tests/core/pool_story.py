@@ -27,6 +27,9 @@ from understudy.core.pools import (
 )
 from understudy.core.text import Address, Name
 
+HEALTH = HealthPolicy(interval_ms=300, timeout_ms=250, fall=2, rise=2, slow_start_ms=10_000)
+EJECTION = EjectionPolicy(budget_percent=34, hold_ms=5_000, hold_max_ms=300_000, errors=5, window_ms=5_000)
+
 
 def pool(
     primary: int = 3,
@@ -47,8 +50,8 @@ def pool(
         endpoints=tuple(
             Endpoint(Name(name), Address("127.0.0.1", 9000 + i), group=group) for i, (name, group) in enumerate(kinds)
         ),
-        ejection=ejection or EjectionPolicy(),
-        health=health or HealthPolicy(),
+        ejection=ejection or EJECTION,
+        health=health or HEALTH,
         failover=PoolFailover(mode, over_ms),
     )
 
@@ -78,7 +81,7 @@ class Story:
 
     def is_(self, oper: Oper, *names: str, check: str = "L7OK in 1 ms") -> "Story":
         """These endpoints are in that state from now on."""
-        return self._each(names, lambda one: replace(one, oper=oper, check=check, since_s=0.0))
+        return self.each(names, lambda one: replace(one, oper=oper, check=check, since_s=0.0))
 
     def counts(self, name: str, requests: int = 0, errors: int = 0, downs: int = 0) -> "Story":
         """The endpoint counts so much more; `errors` are among `requests`."""
@@ -88,7 +91,7 @@ class Story:
             new = replace(old, requests=old.requests + requests, errors=old.errors + errors, downs=old.downs + downs)
             return replace(one, counters=new)
 
-        return self._each((name,), more)
+        return self.each((name,), more)
 
     def after(self, seconds: float, wall_s: float | None = None) -> "Story":
         """Time passes (the wall clock may pass otherwise), and `decide` looks."""
@@ -128,6 +131,7 @@ class Story:
         back = [o.endpoint for o in self.seen.endpoints if o.oper is Oper.MAINT and o.endpoint not in out]
         self.is_(Oper.UP, *back)
 
-    def _each(self, names, change) -> "Story":
+    def each(self, names, change) -> "Story":
+        """These endpoints are as `change` makes them."""
         self.seen = PoolSeen(tuple(change(one) if one.endpoint in names else one for one in self.seen.endpoints))
         return self
