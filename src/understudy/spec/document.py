@@ -71,40 +71,45 @@ class _Parser:
         return self._events.get_event()
 
     def _node(self, event: Any, path: Path) -> Any:
-        if len(path) > MAX_DEPTH:
-            raise self._report.stop(f"this is nested more than {MAX_DEPTH} deep: a spec never is", _line(event))
+        self._bound(len(path), event)
         self._report.lines.setdefault(path, _line(event))
         if isinstance(event, yaml.AliasEvent):
             self._useless(path, f"*{event.anchor} is an alias, which a spec may not have: write the value out")
             return None
-        if event.anchor is not None:
-            self._report.add(f"&{event.anchor} is an anchor, which a spec may not have: remove it", path)
-        if event.tag is not None:
-            self._report.add(f"{shown(event.tag)} is a tag, which a spec may not have: remove it", path)
+        self._unadorned(event, path)
         if isinstance(event, yaml.MappingStartEvent):
             return self._mapping(path)
         if isinstance(event, yaml.SequenceStartEvent):
             return self._list(path)
         return self._scalar(event, path)
 
+    def _unadorned(self, event: Any, path: Path) -> None:
+        if event.anchor is not None:
+            self._report.add(f"&{event.anchor} is an anchor, which a spec may not have: remove it", path)
+        if event.tag is not None:
+            self._report.add(f"{shown(event.tag)} is a tag, which a spec may not have: remove it", path)
+
     def _mapping(self, path: Path) -> dict[str, Any]:
         values: dict[str, Any] = {}
         while not isinstance(event := self._next(), yaml.MappingEndEvent):
-            key = _resolve(event) if isinstance(event, yaml.ScalarEvent) else None
-            if not isinstance(key, str):
-                what = shown(event.value) if isinstance(event, yaml.ScalarEvent) else "this"
-                fault = f"{what} is no name of a field: names are text (put it in quotes if it is meant so)"
-                self._report.add(fault, path, line=_line(event))
+            if not isinstance(event, yaml.ScalarEvent):
+                self._report.add("this is no name of a field: a name is one word", path, line=_line(event))
                 self._skip(event)
                 self._skip(self._next())
-            elif key in values:
-                first = self._report.lines[(*path, key)]
+                continue
+            key = str(event.value)
+            here = (*path, key)
+            if key in values:
+                first = self._report.lines[here]
                 fault = f"{shown(key)} stands here again (first in line {first}): keep one of them"
-                self._report.add(fault, (*path, key), line=_line(event))
+                self._report.add(fault, here, line=_line(event))
                 self._skip(self._next())
-            else:
-                self._report.lines[(*path, key)] = _line(event)
-                values[key] = self._node(self._next(), (*path, key))
+                continue
+            self._report.lines[here] = _line(event)
+            self._unadorned(event, here)
+            if not isinstance(_resolve(event), str):
+                self._useless(here, f"{shown(key)} is no name of a field: put it in quotes if it is meant so")
+            values[key] = self._node(self._next(), here)
         return values
 
     def _skip(self, event: Any) -> None:
@@ -114,7 +119,12 @@ class _Parser:
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth == 0:
                 return
+            self._bound(depth, event)
             event = self._next()
+
+    def _bound(self, depth: int, event: Any) -> None:
+        if depth > MAX_DEPTH:
+            raise self._report.stop(f"this is nested more than {MAX_DEPTH} deep: a spec never is", _line(event))
 
     def _list(self, path: Path) -> list[Any]:
         values: list[Any] = []

@@ -100,11 +100,11 @@ class Report:
         if self._faults:
             raise self.all()
 
-    def all(self) -> SpecFaults:
-        """What to raise: everything noted so far, in the order of the file."""
+    def all(self, more: int = 0) -> SpecFaults:
+        """What to raise: everything noted so far, in the order of the file, and how many more were only counted."""
         faults = sorted(self._faults, key=lambda fault: fault.line)
-        if self._more:
-            faults.append(SpecFault(faults[-1].line, "", f"{self._more} further faults: mend these first"))
+        if self._more + more:
+            faults.append(SpecFault(faults[-1].line, "", f"{self._more + more} further faults: mend these first"))
         return SpecFaults(faults)
 
     def _is_settled(self, path: Path) -> bool:

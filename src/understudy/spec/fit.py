@@ -14,7 +14,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from understudy.spec.faults import Path, Report, shown
+from understudy.spec.faults import MAX_FAULTS, Path, Report, shown
 from understudy.spec.shape import EXAMPLES, LATER_KINDS, Shape, SpecShape
 
 _LATER_FIELDS = {
@@ -45,8 +45,10 @@ def fit(value: Any, report: Report) -> SpecShape:
         return SpecShape.model_validate(value)
     except ValidationError as error:
         found = error.errors(include_url=False)
-    for detail in found:
+    for detail in found[:MAX_FAULTS]:
         report.add(_sentence(detail), _path(detail))
+    if len(found) > MAX_FAULTS:
+        raise report.all(more=len(found) - MAX_FAULTS)
     for detail in found:
         for path in _blamed(detail):
             report.settle(path)

@@ -104,6 +104,10 @@ def _default_ms(value_ms: int) -> Any:
     return Field(default=value_ms, json_schema_extra={"default": units.duration(value_ms)})
 
 
+def _default_word(word: Word) -> Any:
+    return Field(default=str(word), validate_default=True)  # the schema can show no other string than a plain one
+
+
 def _share(value: Any) -> int:
     percent = units.share_percent(value) if isinstance(value, str) else None
     if percent is None:
@@ -138,7 +142,7 @@ def _is_ip(text: str) -> bool:
         ipaddress.ip_address(text)
     except ValueError:
         return False
-    return True
+    return "%" not in text
 
 
 _STATUS = re.compile(r"([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?")
@@ -209,7 +213,9 @@ AddressText = Annotated[Address, Reads(_address, _ADDRESS_SCHEMA)]
 Connections = Annotated[int, Field(ge=0, le=MAX_CONNECTIONS)]
 Times = Annotated[int, Field(ge=1, le=100)]
 Choice = Field(strict=False)
-Argument = Annotated[str, Reads(_argument, {"type": ["string", "integer", "boolean"], "maxLength": MAX_ARGUMENT})]
+Argument = Annotated[
+    str, Reads(_argument, {"type": ["string", "integer", "boolean"], "maxLength": MAX_ARGUMENT, "pattern": r"^[^\0]*$"})
+]
 Command = Annotated[list[Argument], Field(min_length=1, max_length=MAX_ARGUMENTS)]
 Timeout = Annotated[int, duration(1, 7 * DAY_MS)]
 
@@ -237,9 +243,9 @@ class TcpShape(Shape):
 class HttpShape(Shape):
     """Up when an HTTP request is answered as expected."""
 
-    path: Annotated[HttpPath, _word(HttpPath)] = _HTTP.path
+    path: Annotated[HttpPath, _word(HttpPath)] = _default_word(_HTTP.path)
     """What is asked for."""
-    method: Annotated[HttpMethod, _word(HttpMethod)] = _HTTP.method
+    method: Annotated[HttpMethod, _word(HttpMethod)] = _default_word(_HTTP.method)
     """GET, HEAD or OPTIONS."""
     host: Annotated[HostHeader | None, _word(HostHeader)] = None
     """The Host header."""
@@ -247,14 +253,17 @@ class HttpShape(Shape):
         default=_HTTP.expect, json_schema_extra={"default": "200-399"}
     )
     """Good statuses: 200, "200-299", or a list of them."""
-    body: Annotated[str | None, Reads(_body, {"type": "string", "minLength": 1, "maxLength": MAX_BODY})] = None
+    body: Annotated[
+        str | None,
+        Reads(_body, {"type": "string", "minLength": 1, "maxLength": MAX_BODY, "pattern": r"^[^\0-\x1f\x7f]*$"}),
+    ] = None
     """Text that the answer's body must contain."""
 
 
 class GrpcShape(Shape):
     """Up when the standard gRPC health service answers SERVING."""
 
-    service: Annotated[GrpcService, _word(GrpcService)] = model.GrpcCheck().service
+    service: Annotated[GrpcService, _word(GrpcService)] = _default_word(model.GrpcCheck().service)
     """The service to ask about; the whole server when it is left out."""
 
 
@@ -348,6 +357,8 @@ class TimeoutsShape(Shape):
 
 class EndpointShape(Shape):
     """One of the interchangeable servers of a service."""
+
+    model_config = ConfigDict(json_schema_extra={"dependentRequired": {"secrets": ["run"]}})
 
     name: Annotated[Name, _word(Name), Field(examples=[EXAMPLES["name"]])]
     """Unique within the service."""
