@@ -327,6 +327,15 @@ async def ask(
     )
 
 
+async def ask_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
+    """One GET on a connection that stays open; the answer's head."""
+    writer.write(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    length = next(int(line.split(":")[1]) for line in head.lower().split("\r\n") if line.startswith("content-length"))
+    await reader.readexactly(length)
+    return head
+
+
 async def ask_many(service: PoolService, count: int, at_once: int = 1, path: str = "/") -> Counter[str]:
     """How many of `count` requests each server answered, from clients that each ask again at once; all must succeed."""
     left = iter(range(count))

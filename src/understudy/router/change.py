@@ -82,6 +82,19 @@ def _reload_reasons(old: Route, new: Route) -> Iterator[str]:
             yield f"service {name}: its {now.group} group has {len(now.slots)} places instead of {len(was.slots)}"
         elif now.balance is Balance.FIRST and _tenants(was) != _tenants(now):
             yield f"service {name}: the order in which its {now.group} group is used changes"
+        else:
+            yield from _moves(name, was, now)
+
+
+def _moves(service: Name, was: Pool, now: Pool) -> Iterator[str]:
+    """Servers that would get another address under the requests that they are serving.
+
+    When such a request ends, HAProxy keeps its connection to the old address and sends others through it.
+    """
+    for old, new in zip(was.slots, now.slots, strict=True):
+        if old.endpoint and new.endpoint and (old.endpoint, old.address) != (new.endpoint, new.address):
+            what = f"moves to {new.address}" if old.endpoint == new.endpoint else f"makes room for {new.endpoint}"
+            yield f"{service}/{old.endpoint} {what}, and its connections must not be used on"
 
 
 def _pool_pairs(old: Route, new: Route) -> Iterator[tuple[Pool, Pool]]:
@@ -118,9 +131,11 @@ def _slot_commands(old_pool: Pool, pool: Pool, index: int, old: Slot, new: Slot)
     if new.endpoint is None or new.address is None:
         if old.endpoint is not None:
             yield Command(f"set server {server} state maint", _DONE, f"{who} leaves {server}")
-    elif (old.endpoint, old.address) != (new.endpoint, new.address):
-        sentence = _arrival(who, server, old, new)
+    elif old.endpoint is None:
+        sentence = f"{who} at {new.address} takes {server}"
         yield Command(f"set server {server} state maint", _DONE, sentence)
+        # what the former tenant left in flight would keep its connection in use, and lead requests to it
+        yield Command(f"shutdown sessions server {server}", _DONE, sentence)
         yield Command(f"set server {server} addr {new.address.host} port {new.address.port}", _ADDRESS_SET, sentence)
         yield Command(f"set server {server} weight {weight}", _DONE, sentence)
         yield Command(f"set maxconn server {server} {new.maxconn}", _DONE, sentence)
@@ -140,12 +155,6 @@ def _slot_commands(old_pool: Pool, pool: Pool, index: int, old: Slot, new: Slot)
         if old.admin is not new.admin:
             sentence = f"{who}: {old.admin} becomes {new.admin}"
             yield Command(_admin_line(server, old.admin, new.admin), _DONE, sentence)
-
-
-def _arrival(who: str, server: str, old: Slot, new: Slot) -> str:
-    if old.endpoint == new.endpoint:
-        return f"{who} moves from {old.address} to {new.address}"
-    return f"{who} at {new.address} takes {server}"
 
 
 def _admin_line(server: str, old: Admin, new: Admin) -> str:
