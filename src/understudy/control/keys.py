@@ -9,6 +9,7 @@ JOURNAL_HEAD = "journal/head"
 JOURNAL_PAGES = "journal/page/"
 VERSIONS = "spec/version/"
 TEXTS = "spec/text/"
+IN_FORCE = "spec/in_force"
 
 _DIGITS = 16
 """Numbers have leading zeros, so that the order of keys is that of the numbers."""

@@ -7,7 +7,6 @@ is refused with a reason, and never overwritten. Names of keys are in keys.py.
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from understudy.control import keys
 from understudy.control.journal import MAX_BESIDE, TRIMMED_AT_ONCE, Journal
@@ -22,16 +21,24 @@ from understudy.store.base import Delete, Expect, Item, Put, Store
 AT_ONCE = MAX_BESIDE - TRIMMED_AT_ONCE
 """Records that are saved in one transaction; more go in several, each of them whole."""
 
-EMPTY: Mapping[Name, Ledger] = {}
-T = TypeVar("T")
+NONE: Mapping[Name, Ledger] = {}
 
 
 @dataclass(frozen=True, slots=True)
+class InForce:
+    """Which version of the spec the agent has brought into force; 0 before the first."""
+
+    version: int
+
+
+@dataclass(slots=True)
 class Loaded:
     """Everything that was stored. `refused` tells, by key, why a record could not be read; it stays as it is."""
 
     pools: dict[Name, PoolRecord] = field(default_factory=dict)
     ledgers: dict[Name, Ledger] = field(default_factory=dict)
+    in_force: int = 0
+    """The version of the spec that was brought into force last."""
     refused: dict[str, str] = field(default_factory=dict)
 
 
@@ -51,13 +58,14 @@ class Records:
         """Read everything, and begin anew to remember what it was read at. Raises StoreFault."""
         async with self._turn:
             loaded = Loaded()
-            items = [*(await self._store.list(keys.POOLS)).items, *(await self._store.list(keys.LEDGERS)).items]
+            prefixes = (keys.POOLS, keys.LEDGERS, keys.IN_FORCE)
+            items = [item for prefix in prefixes for item in (await self._store.list(prefix)).items]
             for item in items:
                 try:
                     _read_into(loaded, item)
                 except (Undecodable, ValueError) as fault:
                     loaded.refused[item.key] = (
-                        f"The record {item.key} is not used ({fault}); put a backup of the store in place or delete the key."
+                        f"The record {item.key} is not used ({fault}); put a backup of the store in place or delete it."
                     )
             self._revisions = {item.key: item.revision for item in items}
             self._refused = loaded.refused
@@ -66,12 +74,13 @@ class Records:
 
     async def save(
         self,
-        *,
+        pools: Mapping[Name, PoolRecord],
+        events: Iterable[Event],
         wall_s: float,
-        pools: Iterable[PoolRecord] = (),
-        ledgers: Mapping[Name, Ledger] = EMPTY,
+        *,
+        ledgers: Mapping[Name, Ledger] = NONE,
         removed: Iterable[Name] = (),
-        events: Iterable[Event] = (),
+        in_force: int | None = None,
     ) -> None:
         """Save records and the events that say why, and forget services that were removed, at once or not at all.
 
@@ -79,7 +88,8 @@ class Records:
         when another agent has changed one of the records or one cannot be read (then `load` again), and StoreFault when
         it is unknown whether it was saved: saving again is right in that case.
         """
-        changes: list[Put | Delete] = [Put(keys.pool(record.service), encode(record)) for record in pools]
+        changes: list[Put | Delete] = [] if in_force is None else [Put(keys.IN_FORCE, encode(InForce(in_force)))]
+        changes += [Put(keys.pool(service), encode(record)) for service, record in pools.items()]
         changes += [Put(keys.ledger(service), encode(ledger)) for service, ledger in ledgers.items()]
         changes += [Delete(key) for service in removed for key in (keys.pool(service), keys.ledger(service))]
         for change in changes:
@@ -96,9 +106,10 @@ class Records:
         outcome = await self._journal.commit(expects, changes, events, wall_s=wall_s)
         self._doubtful = {}
         if not outcome.committed:
+            what = ", ".join(change.key for change in changes)
             raise Refused(
-                f"Nothing was saved of {', '.join(change.key for change in changes)}, because another agent has changed it "
-                "meanwhile; look at what it is now and order again."
+                f"Nothing was saved of {what}, because another agent has changed it meanwhile; "
+                "look at what it is now and order again."
             )
         for change in changes:
             self._revisions[change.key] = outcome.revision if isinstance(change, Put) else 0
@@ -128,6 +139,9 @@ def _service(key: str) -> str:
 
 def _read_into(loaded: Loaded, item: Item) -> None:
     """Put a record where it belongs; raises what says why it cannot be used."""
+    if item.key == keys.IN_FORCE:
+        loaded.in_force = decode(InForce, item.value).version
+        return
     service = Name(_service(item.key))
     if item.key == keys.ledger(service):
         loaded.ledgers[service] = decode(Ledger, item.value)
