@@ -72,6 +72,19 @@ async def test_status_fits_any_terminal(width):
     assert "b refuses connections" in " ".join(" ".join(lines).split())
 
 
+async def test_many_services_are_told_briefly():
+    """With many services those that are well have a line each, and the one that is not stands out in full."""
+    from rich.console import Console
+
+    console = Console(width=100, record=True, file=io.StringIO())
+    services = (*(service(f"s{number}") for number in range(30)), ILL)
+    console.print(status_view(await FakeOperator(services=services).status(), 100))
+    lines = console.export_text().splitlines()
+    assert "s29  http on 127.0.0.1:8080  UP  2 endpoints, 99.950 % available" in lines
+    assert "  b refuses connections" in lines
+    assert len(lines) < 50
+
+
 def test_reading_verbs_answer_in_json(run, operator):
     """--json is what the API says: the view model, and for events one object a line."""
     operator.note(EventKind.SERVICE_DOWN, "web has no endpoint left", "web")

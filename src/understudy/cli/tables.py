@@ -31,6 +31,10 @@ STYLES = {
 }
 
 
+SHOWN_IN_FULL = 20
+"""With more services than this, those that are well have one line each."""
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """One column of the endpoints' table; `width` is the narrowest terminal that shows it."""
@@ -45,8 +49,16 @@ def status_view(status: Status, width: int) -> Stack:
     """The whole status for a terminal of that many columns."""
     parts: list[Text | Table] = [_head(status)]
     for service in status.services:
-        parts += [Text(), *_service(service, status.now_wall_s, width)]
+        if len(status.services) > SHOWN_IN_FULL and is_whole(service):
+            parts.append(_brief(service))
+        else:
+            parts += [Text(), *_service(service, status.now_wall_s, width)]
     return Stack(*parts, Text(), _summary(status))
+
+
+def is_whole(service: ServiceStatus) -> bool:
+    """Whether there is nothing about the service that a person would have to look at."""
+    return service.health is ServiceHealth.UP and all(each.oper is Oper.UP for each in service.endpoints)
 
 
 def _head(status: Status) -> Text:
@@ -58,9 +70,18 @@ def _head(status: Status) -> Text:
     return head
 
 
-def _service(service: ServiceStatus, now_wall_s: float, width: int) -> Iterator[Text | Table]:
+def _title(service: ServiceStatus) -> Text:
     title = Text.assemble((service.name, "bold"), f"  {service.kind} on {service.listen}  ")
-    title.append(service.health.upper(), STYLES[service.health])
+    return title.append(service.health.upper(), STYLES[service.health])
+
+
+def _brief(service: ServiceStatus) -> Text:
+    endpoints = counted(len(service.endpoints), "endpoint")
+    return _title(service).append(f"  {endpoints}, {service.objectives.availability_percent:.3f} % available", "dim")
+
+
+def _service(service: ServiceStatus, now_wall_s: float, width: int) -> Iterator[Text | Table]:
+    title = _title(service)
     if service.backup_share_percent:
         title.append(f"  {service.backup_share_percent} % of the traffic on the backup group", "yellow")
     elif service.active_group is Group.BACKUP:

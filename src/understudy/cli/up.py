@@ -90,7 +90,8 @@ async def _show_ready(operator: Operator, spec: Spec) -> None:
     begin_s = time.monotonic()
     told = False
     while True:
-        patient = time.monotonic() - begin_s < PATIENCE_S
+        looked_s = time.monotonic()
+        patient = looked_s - begin_s < PATIENCE_S
         try:
             status = await operator.status()
             waiting = [
@@ -103,7 +104,7 @@ async def _show_ready(operator: Operator, spec: Spec) -> None:
         if not patient and not told:
             told = True
             _say(f"still waiting for {', '.join(waiting[:NAMED_SERVICES])}")
-        await asyncio.sleep(LOOK_EVERY_S)
+        await asyncio.sleep(max(LOOK_EVERY_S, 5 * (time.monotonic() - looked_s)))  # a large cluster has other work now
 
 
 def is_ready(service: ServiceStatus, *, patient: bool) -> bool:
