@@ -138,6 +138,12 @@ def test_manual_moves_by_order_only():
     assert (moves(story), health(story)) == (["failover.done"], ServiceHealth.DEGRADED)
     story.is_(Oper.UP, "w1", "w2").after(1)
     assert (moves(story), story.record.backup_share_percent) == ([], 100)
+    story.is_(Oper.DOWN, "b1").after(1)
+    assert (moves(story), story.record.backup_share_percent) == ([], 100)
+    assert (health(story), backup_share(story.seen, story.service, story.record)) == (ServiceHealth.DEGRADED, 0)
+    assert "the primary group serves" in story.told[-1].reason
+    story.is_(Oper.UP, "b1").after(1)
+    assert backup_share(story.seen, story.service, story.record) == 100
     assert order(story, failback) == "failback.started"
     assert (moves(story.after(0)), story.record) == (["failback.done"], PoolRecord(Name("web")))
 

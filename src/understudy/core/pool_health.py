@@ -41,11 +41,10 @@ def backup_share(seen: PoolSeen, service: PoolService, record: PoolRecord) -> in
     """The percentage of the traffic that goes to the backup group now, the router's own failover counted in."""
     if not service.group(Group.BACKUP):
         return 0
-    if automatic(service):
-        primary, backup = usable(seen, record, Group.PRIMARY), usable(seen, record, Group.BACKUP)
-        if bool(primary) != bool(backup):
-            return 100 if backup else 0
-    return record.backup_share_percent
+    primary, backup = usable(seen, record, Group.PRIMARY), usable(seen, record, Group.BACKUP)
+    if primary and not backup:
+        return 0
+    return 100 if backup and not primary and automatic(service) else record.backup_share_percent
 
 
 def service_health(seen: PoolSeen, service: PoolService, record: PoolRecord) -> ServiceHealth:
@@ -98,6 +97,8 @@ def _where(seen: PoolSeen, service: PoolService, record: PoolRecord) -> list[str
         return [f"all traffic goes to the backup group, {why}"]
     if share:
         return [f"{share} % of the traffic goes to the backup group"]
+    if record.failed_over and primary and not backup:
+        return ["an operator failed it over, but the backup group has no usable endpoint: the primary group serves"]
     if backup and not primary:
         return [
             f"the primary group has no usable endpoint: `understudy failover {service.name}` moves to the backup group"
