@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import shutil
 import socket
 import tempfile
@@ -207,7 +206,7 @@ class Load:
             await asyncio.gather(*tasks)
 
     async def _client(self) -> None:
-        """A client as browsers are: a kept connection that was closed while idle is opened anew, and nothing else is retried."""
+        """A client as browsers are: a kept connection that was closed while idle is opened anew; nothing is retried."""
         pause_s = self.clients / self.per_second
         streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         while not self._stop:
@@ -240,9 +239,9 @@ def is_alive(pid: int) -> bool:
 def children(pid: int) -> list[int]:
     """Processes whose parent is that one."""
     found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                if int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1]) == pid:
-                    found.append(int(entry))
+                if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
+                    found.append(int(entry.name))
     return found

@@ -12,7 +12,6 @@ from understudy.router.base import RouterFault
 from understudy.router.config import Rendered
 from understudy.router.layout import SOCKET_PATH_BYTES, Layout
 
-
 _SAFE = re.compile(r"[\w ./+@:=-]+")
 """What a path may consist of that goes into runtime commands and arguments, where ';' and ',' have a meaning."""
 
@@ -25,8 +24,8 @@ class Files:
         self._layout = layout
         if not _SAFE.fullmatch(str(layout.directory)):
             raise RouterFault(
-                f"HAProxy cannot be told of the folder {str(layout.directory)!r}: choose a --state-dir of letters, digits,"
-                " spaces and ._/+@:=-"
+                f"HAProxy cannot be told of the folder {str(layout.directory)!r}: choose a --state-dir of letters,"
+                " digits, spaces and ._/+@:=-"
             )
         longest = max(len(os.fsencode(path)) for path in (layout.admin_socket, layout.master_socket))
         if longest > SOCKET_PATH_BYTES:

@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from understudy.core.model import Kind
 from understudy.core.pools import Admin
@@ -37,12 +38,17 @@ BACKOFF_S = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 STABLE_S = 10.0
 """An HAProxy that lived this long starts the back-off anew when it dies."""
 CUT_S = 2.0
+PACE_S = 0.002
+"""Longest stretch of work on statistics before others get their turn."""
 QUERIES = 200
 """Servers in maintenance that are asked for on one line."""
 
 _SERVER_LINE = re.compile(r"([A-Za-z][\w-]*\.(?:primary|backup))/(s\d+)")
 _BACKEND_LINE = re.compile(r"backend '?([A-Za-z][\w-]*\.(?:primary|backup))'? has no server available")
 _SESSION = re.compile(r"^(0x[0-9a-f]+): .* be=(\S+) srv=(\S+) ", re.MULTILINE)
+
+
+_T = TypeVar("_T")
 
 
 @dataclass(slots=True)
@@ -57,6 +63,17 @@ class _Look:
     workers: int
     cost_s: float
 
+    async def paced(self, items: Iterable[_T]) -> AsyncIterator[_T]:
+        """The items, with pauses in which other work goes on, so that a look at thousands of servers delays nobody."""
+        began = time.thread_time()
+        for item in items:
+            yield item
+            if time.thread_time() - began > PACE_S:
+                self.cost_s += time.thread_time() - began
+                await asyncio.sleep(0)
+                began = time.thread_time()
+        self.cost_s += time.thread_time() - began
+
 
 class HAProxyRouter:
     """One HAProxy in master-worker mode, its files below `layout`."""
@@ -66,6 +83,7 @@ class HAProxyRouter:
         self._layout = layout
         self._program = program
         self._threads = threads
+        self._output: process.Output | None = None
         self._lock = asyncio.Lock()
         """Held by whatever changes the processes or their state."""
         self._disk = asyncio.Lock()
@@ -75,7 +93,6 @@ class HAProxyRouter:
         self._master: process.Master | None = None
         self._worker = 0
         self._workers: dict[int, seen.WorkerCounts] = {}
-        self._mapped: RouterState | None = None
         self._kinds: dict[str, Kind] = {}
         self._known: dict[servers.Key, servers.Known] = {}
         self._tally = seen.Tally()
@@ -112,7 +129,9 @@ class HAProxyRouter:
     async def apply(self, desired: RouterState) -> Change:
         """Bring HAProxy to the desired state; on RouterFault it goes on with the one it had."""
         async with self._lock:
-            if self._master is None or self._master.died.is_set() or self._state is None:
+            if self._state is None:
+                raise RouterFault("the router is not started: nothing can be applied")
+            if self._master is None or self._master.died.is_set():
                 await self._launch(desired)
                 return Change((), ("HAProxy was not running",))
             way = diff(self._state, desired, self._layout)
@@ -134,14 +153,11 @@ class HAProxyRouter:
         """What HAProxy reports now."""
         state = self._running_state()
         look = await self._look(state)
-        began = time.thread_time()
-        pools = {
-            route.service: seen.pool_seen(
-                route, look.servers, look.frontends.get(route.service), self._tally, look.elsewhere
-            )
-            for route in state.routes
-        }
-        return RouterSeen(pools, look.pid, look.workers, look.cost_s + time.thread_time() - began)
+        pools = {}
+        async for route in look.paced(state.routes):
+            frontend = look.frontends.get(route.service)
+            pools[route.service] = seen.pool_seen(route, look.servers, frontend, self._tally, look.elsewhere)
+        return RouterSeen(pools, look.pid, look.workers, look.cost_s)
 
     async def events(self) -> AsyncIterator[RouterEvent]:
         """What HAProxy says as it happens; goes on across reloads and restarts of HAProxy."""
@@ -171,7 +187,7 @@ class HAProxyRouter:
                 self._master = None
                 for path in (self._layout.admin_socket, self._layout.master_socket):
                     path.unlink(missing_ok=True)
-            self._close_output()
+            self._forget()
 
     async def detach(self) -> None:
         """Let go and leave HAProxy running."""
@@ -182,7 +198,7 @@ class HAProxyRouter:
                     await self._save()
                 self._master.release()
                 self._master = None
-            self._close_output()
+            self._forget()
 
     # --- coming up, reloading, coming back ----------------------------------------------------------------------------
 
@@ -194,7 +210,7 @@ class HAProxyRouter:
         found = await runtime.processes(self._layout.master_socket)
         self._attach(found.worker or 0, desired, only_new=True)
         for old in found.old:
-            self._workers[old] = seen.WorkerCounts(old, seen.occupants(desired))
+            self._workers[old] = seen.WorkerCounts.of(old, desired)
         if self._files.in_force(await self._render(desired)):
             await self._reconcile(desired)
             self._state = desired
@@ -206,7 +222,7 @@ class HAProxyRouter:
         """Start HAProxy with the desired state."""
         self._check_listens(desired, held=())
         async with self._installed(desired):
-            self._output.forget()
+            self._forget_output()
             self._master = process.Master(process.spawn(process.find(self._program), self._layout))
             try:
                 worker = await self._ready(self._master)
@@ -223,20 +239,20 @@ class HAProxyRouter:
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline:
             if master.died.is_set():
-                raise RouterFault(f"HAProxy does not start: {process.alerts(self._output.text())}")
+                raise RouterFault(f"HAProxy does not start: {self._reason()}")
             with contextlib.suppress(RouterFault):
                 worker = (await runtime.processes(self._layout.master_socket)).worker
                 if worker and await runtime.worker_pid(self._layout.admin_socket) == worker:
                     return worker
             await asyncio.sleep(POLL_S)
-        raise RouterFault(f"HAProxy is not ready within {START_S:g} s: {process.alerts(self._output.text())}")
+        raise RouterFault(f"HAProxy is not ready within {START_S:g} s: {self._reason()}")
 
     async def _reload(self, desired: RouterState) -> None:
         """One validated, hitless reload to the desired state; on RouterFault the old worker goes on."""
         self._check_listens(desired, self._held())
         async with self._installed(desired):
             before = await runtime.processes(self._layout.master_socket)
-            self._output.forget()
+            self._forget_output()
             await runtime.reload(self._layout.master_socket)
             worker = await self._switched(before, desired)
         self._attach(worker, desired, only_new=False)
@@ -248,7 +264,7 @@ class HAProxyRouter:
         deadline = time.monotonic() + RELOAD_S
         while time.monotonic() < deadline:
             if self._master is None or self._master.died.is_set():
-                raise RouterFault(f"HAProxy died while it reloaded: {process.alerts(self._output.text())}")
+                raise RouterFault(f"HAProxy died while it reloaded: {self._reason()}")
             with contextlib.suppress(RouterFault):
                 now = await runtime.processes(self._layout.master_socket)
                 if now.failed_reloads:
@@ -265,11 +281,19 @@ class HAProxyRouter:
         return before.worker is None or await runtime.is_stopping(self._layout.master_socket, before.worker)
 
     def _why_not(self, desired: RouterState) -> str:
-        reason = process.alerts(self._output.text())
+        reason = self._reason()
         for route in desired.routes:
             if f"[{route.listen}]" in reason:
                 reason = f"service '{route.service}' cannot listen on {route.listen}: {reason}"
         return f"the reload failed and HAProxy goes on with the configuration it has: {reason}"
+
+    def _reason(self) -> str:
+        """HAProxy's own words since it was last started or reloaded."""
+        return process.alerts(self._output.text() if self._output else "")
+
+    def _forget_output(self) -> None:
+        if self._output is not None:
+            self._output.forget()
 
     @contextlib.asynccontextmanager
     async def _installed(self, desired: RouterState) -> AsyncIterator[None]:
@@ -351,9 +375,9 @@ class HAProxyRouter:
         """From now on this is the worker: count for it and listen to it."""
         self._map_endpoints(self._state)
         self._worker = worker
-        self._workers[worker] = seen.WorkerCounts(worker, seen.occupants(state))
+        self._workers[worker] = seen.WorkerCounts.of(worker, state)
         self._kinds = {str(route.service): route.kind for route in state.routes}
-        self._mapped = state
+        self._tally.keep(state)
         former, self._follower = self._follower, asyncio.create_task(self._follow(worker, only_new=only_new))
         if former is not None:
             former.cancel()  # an old worker does not end while somebody listens to it
@@ -361,9 +385,8 @@ class HAProxyRouter:
     def _map_endpoints(self, state: RouterState | None) -> None:
         """Bring the worker's map from servers to endpoints up to the state in force."""
         worker = self._workers.get(self._worker)
-        if worker is not None and state is not None and state is not self._mapped:
-            worker.endpoints = seen.occupants(state)
-            self._mapped = state
+        if worker is not None and state is not None:
+            worker.now_does(state)
 
     def _running_state(self) -> RouterState:
         if self._state is None or self._master is None or self._master.died.is_set():
@@ -429,11 +452,11 @@ class HAProxyRouter:
         if worker is None:
             raise RouterFault("HAProxy changes its worker at this moment: look again")
         async for row in self._counted(look, worker, table):
-            look.servers[row[seen.PROXY], row[seen.SERVER]] = row
+            key = (row[seen.PROXY], row[seen.SERVER])
+            look.servers[key] = row
+            self._known[key] = seen.known(row)
         worker.forgiven -= forgiven.get(look.pid, set())
-        self._known |= {key: seen.known(row) for key, row in look.servers.items()}
         await self._look_at_old(look)
-        self._tally.keep(state)
         return look
 
     def _forgive(self, commands: Iterable[Command]) -> None:
@@ -463,19 +486,13 @@ class HAProxyRouter:
                     look.elsewhere[endpoint] = look.elsewhere.get(endpoint, 0) + int(row[seen.SESSIONS])
 
     async def _counted(self, look: _Look, worker: seen.WorkerCounts, table: str) -> AsyncIterator[seen.Row]:
-        """The rows of servers that an endpoint sits in; all are counted, with pauses so that nobody waits."""
-        began = time.thread_time()
-        for number, row in enumerate(seen.rows(table.split("\n"))):
+        """The rows of servers that an endpoint sits in; all are counted."""
+        async for row in look.paced(seen.rows(table.split("\n"))):
             self._tally.count(worker, row, self._kinds)
             if (row[seen.PROXY], row[seen.SERVER]) in worker.endpoints:
                 yield row
             elif row[seen.SERVER] == "FRONTEND" and worker.pid == look.pid:
                 look.frontends[row[seen.PROXY]] = row
-            if number % 200 == 199:
-                look.cost_s += time.thread_time() - began
-                await asyncio.sleep(0)
-                began = time.thread_time()
-        look.cost_s += time.thread_time() - began
 
     # --- sessions -----------------------------------------------------------------------------------------------------
 
@@ -564,8 +581,11 @@ class HAProxyRouter:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _close_output(self) -> None:
-        self._output.close()
+    def _forget(self) -> None:
+        self._state = None
+        if self._output is not None:
+            self._output.close()
+            self._output = None
 
 
 def _show_shares(layout: Layout) -> str:
@@ -603,7 +623,8 @@ def _stat_lines(state: RouterState) -> Iterator[str]:
     """What to ask for: all that is not in maintenance, and of the rest the endpoints, but not the spares."""
     resting = [
         f"show stat {backend_name(pool.service, pool.group)} 4 {index + 1}"
-        for pool in seen.pools(state)
+        for route in state.routes
+        for pool in seen.pools(route)
         for index, slot in enumerate(pool.slots)
         if slot.endpoint is not None and slot.admin is Admin.MAINT
     ]

@@ -8,6 +8,7 @@ import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
+from typing import Self
 
 from understudy.core.model import Kind
 from understudy.core.pools import Admin, Counters, EndpointSeen, Oper, PoolSeen
@@ -49,11 +50,30 @@ class WorkerCounts:
     """One worker: which endpoint sits behind each of its servers, and what it had counted when we last looked."""
 
     pid: int
-    endpoints: Mapping[Key, tuple[Name, Name]]
+    endpoints: dict[Key, tuple[Name, Name]]
     """(service, endpoint) by (backend, server)."""
+    routes: dict[Name, Route] = field(default_factory=dict)
+    """What `endpoints` was made of."""
     last: dict[Key, tuple[int, ...]] = field(default_factory=dict)
     forgiven: set[Key] = field(default_factory=set)
-    """Servers whose latest mark-downs are our own orders' doing: HAProxy counts maintenance, and the return from it, too."""
+    """Servers whose latest mark-downs are our orders' doing: HAProxy counts maintenance, and the return from it."""
+
+    @classmethod
+    def of(cls, pid: int, state: RouterState) -> Self:
+        """A worker that does what `state` says, nothing counted yet."""
+        worker = cls(pid, {})
+        worker.now_does(state)
+        return worker
+
+    def now_does(self, state: RouterState) -> None:
+        """Bring the map up to a state; what is the same route as before costs nothing."""
+        for route in state.routes:
+            former = self.routes.get(route.service)
+            if former is not route:
+                for key in occupants(former) if former else ():
+                    self.endpoints.pop(key, None)
+                self.endpoints.update(occupants(route))
+                self.routes[route.service] = route
 
 
 @dataclass(slots=True)
@@ -104,28 +124,27 @@ class Tally:
 
     def keep(self, state: RouterState) -> None:
         """Forget endpoints and services that are no more."""
-        wanted = set(occupants(state).values())
+        wanted = {occupant for route in state.routes for occupant in occupants(route).values()}
         services = {str(route.service) for route in state.routes}
         self.endpoints = {key: sums for key, sums in self.endpoints.items() if key in wanted}
         self.services = {key: sums for key, sums in self.services.items() if key in services}
 
 
-def occupants(state: RouterState) -> dict[Key, tuple[Name, Name]]:
+def occupants(route: Route) -> dict[Key, tuple[Name, Name]]:
     """(service, endpoint) by (backend, server)."""
     return {
         (backend_name(pool.service, pool.group), server_name(index)): (pool.service, slot.endpoint)
-        for pool in pools(state)
+        for pool in pools(route)
         for index, slot in enumerate(pool.slots)
         if slot.endpoint is not None
     }
 
 
-def pools(state: RouterState) -> Iterator[Pool]:
-    """Every pool of a state."""
-    for route in state.routes:
-        yield route.primary
-        if route.backup is not None:
-            yield route.backup
+def pools(route: Route) -> Iterator[Pool]:
+    """The pools of a service, primary first."""
+    yield route.primary
+    if route.backup is not None:
+        yield route.backup
 
 
 def known(row: Row) -> Known:
@@ -142,9 +161,7 @@ def pool_seen(
 ) -> PoolSeen:
     """What is reported of one service; `elsewhere` counts sessions in old workers."""
     endpoints = []
-    for pool in (route.primary, route.backup):
-        if pool is None:
-            continue
+    for pool in pools(route):
         backend = backend_name(pool.service, pool.group)
         for index, slot in enumerate(pool.slots):
             if slot.endpoint is not None:
