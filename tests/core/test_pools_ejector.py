@@ -11,6 +11,7 @@ from understudy.core.ejector import budget, hold_length_s
 from understudy.core.model import EjectionPolicy, HealthPolicy
 from understudy.core.pools import Admin, Hold, Oper, PoolRecord, adopt_spec
 from understudy.core.text import Name
+from understudy.core.verbs import set_admin
 
 
 def erring(story: Story, *names: str, seconds: int = 2) -> Story:
@@ -154,10 +155,21 @@ def test_but_not_when_the_backup_group_stands_in():
 
 def test_the_only_one_is_never_held_out():
     """A group of one keeps it, however it behaves; and an operator's maintenance of the others makes a group of one."""
-    assert erring(Story(pool(1)), "w1", seconds=5).held == []
     record = PoolRecord(Name("web"), admin=((Name("w2"), Admin.MAINT), (Name("w3"), Admin.MAINT)))
-    story = Story(pool(3), record)
-    assert erring(story, "w1", seconds=5).held == []
+    for story in (Story(pool(1)), Story(pool(3), record)):
+        told = []
+        for _ in range(6):
+            told += [kind for kind in erring(story, "w1", seconds=1).kinds if kind.startswith("endpoint")]
+            assert story.held == []
+        assert told == ["endpoint.spared w1"]
+
+
+def test_a_hold_ends_when_an_operator_takes_the_others_out():
+    """Maintenance of all who serve leaves nobody but the one that is held; so it is let back in."""
+    story = erring(Story(pool()), "w1")
+    for name in ("w2", "w3"):
+        story.record, _ = set_admin(story.service, story.record, story.seen, name, Admin.MAINT)
+    assert story.after(0.1).held == []
 
 
 def test_a_clock_step_makes_no_hold_longer():

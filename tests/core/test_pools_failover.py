@@ -95,6 +95,9 @@ def test_gradual_turns_round_at_the_same_pace():
     assert (story.record.backup_share_percent, moves(story)) == (40, ["failback.started"])
     assert story.after(2).record.backup_share_percent == 20
     assert moves(story.after(2)) == ["failback.done"]
+    story.is_(Oper.DOWN, "w1", "w2").after(1).is_(Oper.UP, "w1", "w2").after(0)
+    assert moves(story) == ["failback.started", "failback.done"]
+    assert moves(story.after(1)) == []
 
 
 def test_gradual_moves_at_once_when_nobody_is_left():

@@ -9,8 +9,8 @@ gradual  When less than half of the primary group's weight is usable, the backup
 manual   Only `failover` and `failback` move it.
 
 What an operator ordered with `failover` stays, in every mode. When the backup group loses its last usable endpoint
-while the primary group has one, the router sends everything there at once, in every mode, and the order is over; only in
-manual mode it is not, and the traffic follows it again as soon as the backup group can serve.
+while the primary group has one, the router sends everything there at once, in every mode, and the order is over. Only
+in manual mode it is not, and the traffic follows it again as soon as the backup group can serve.
 
 An even ramp stays even: after a restart of the agent or a step of the clock it goes on from the share it had reached.
 """
