@@ -147,9 +147,9 @@ class Supervisor:
     async def _drop(self, titles: Iterable[str]) -> None:
         watches = {title: self._watches[title] for title in titles}
         released = [(title, await watch.release()) for title, watch in watches.items()]
-        await self._end({title: process for title, process in released if process is not None})
         for title in watches:
             del self._watches[title]
+        await self._end({title: process for title, process in released if process is not None})
 
     async def _end(self, processes: dict[str, Process]) -> None:
         ends = await asyncio.gather(*(process.end(PATIENCE_S) for process in processes.values()))

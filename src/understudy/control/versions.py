@@ -50,14 +50,16 @@ class Versions:
         items = (await self._store.list(keys.VERSIONS)).items
         return tuple(decode(Version, item.value) for item in reversed(items))
 
-    async def add(self, text: str, note: str, *, after: int, wall_s: float, events: Iterable[Event] = ()) -> Version:
+    async def add(
+        self, text: str, note: str, *, after: int, wall_s: float, replaced: int = 0, events: Iterable[Event] = ()
+    ) -> Version:
         """Store the version that follows `after` (0: the first), with the events that say why, at once or not at all.
 
         `after` is the version that the new one was planned on: Refused when it is not the newest any more.
         """
         items = (await self._store.list(keys.VERSIONS)).items
         newest = decode(Version, items[-1].value).number if items else 0
-        version = Version(after + 1, wall_s, note)
+        version = Version(after + 1, wall_s, note, replaced)
         if newest == after:
             expects = [
                 Expect(keys.version(version.number), 0),

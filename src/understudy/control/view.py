@@ -79,6 +79,8 @@ class Version:
     number: int
     wall_s: float
     note: str
+    replaced: int = 0
+    """The version that was in force when this one was made, to which a rollback goes; 0 for the first."""
 
 
 @dataclass(frozen=True, slots=True)

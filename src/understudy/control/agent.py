@@ -1,0 +1,200 @@
+"""The agent: one process's parts, started and ended in order, and the operator's verbs upon them.
+
+What happens all the time is loop.py's, changing the spec is rollout.py's, and what people see is drawn by picture.py.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Self
+
+import structlog
+
+from understudy.control.clock import Clock
+from understudy.control.journal import Journal
+from understudy.control.loop import Loop
+from understudy.control.observer import follow_router
+from understudy.control.picture import service_status
+from understudy.control.records import Records
+from understudy.control.rollout import Rollout
+from understudy.control.supervisor import Supervisor
+from understudy.control.versions import Versions
+from understudy.control.view import Progress, RouterStatus, SpecChange, Status, Version
+from understudy.core import explain, verbs
+from understudy.core.errors import Refused
+from understudy.core.events import Entry, Event, EventKind
+from understudy.core.model import Spec
+from understudy.core.pool_health import kept_out
+from understudy.core.pools import Admin
+from understudy.core.words import count
+from understudy.router.base import Router
+from understudy.store.base import Store
+
+WHY_ENTRIES = 50
+"""How much of a service's recent history `why` may rest on."""
+
+
+class Agent:
+    """Everything one host does, with the parts it is given; fulfils `Operator`.
+
+    `run_dir` is where supervised endpoints keep their logs and state files. Use it as a context manager: leaving it
+    ends the router, the supervised endpoints and nothing else. The store is the caller's to open and close.
+    """
+
+    def __init__(self, spec: Spec, run_dir: Path, store: Store, router: Router, clock: Clock) -> None:
+        self._wanted = spec
+        self._router = router
+        self._clock = clock
+        self._started_wall_s = clock.now().wall_s
+        self._journal = Journal(store)
+        self._loop = Loop(router, Records(store, self._journal), self._journal, clock)
+        self._supervisor = Supervisor(run_dir, self._loop.happened)
+        self._rollout = Rollout(self._loop, Versions(store, self._journal), router, self._supervisor, clock)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Adopt or start everything. Raises Refused, and then nothing that was started here is left running."""
+        await self._loop.load()
+        self._loop.happened(Event(EventKind.AGENT_STARTED, f"The agent of cluster {self._wanted.cluster} started."))
+        adopted = await self._rollout.begin(self._wanted)
+        kind = EventKind.ROUTER_ADOPTED if adopted else EventKind.ROUTER_STARTED
+        self._loop.happened(Event(kind, "The running router was adopted." if adopted else "The router was started."))
+        self._tasks = [
+            asyncio.create_task(work, name=name)
+            for name, work in {
+                "journal": self._journal.run(),
+                "router's events": follow_router(self._router, self._loop.wake, self._loop.happened),
+                "loop": self._loop.run(),
+            }.items()
+        ]
+
+    async def stop(self) -> None:
+        """End the router and the supervised endpoints, and nothing else; raises Fault for what does not end."""
+        self._loop.happened(Event(EventKind.AGENT_STOPPED, "The agent ends, and what it started with it."))
+        await self._let_go(self._router.stop, self._supervisor.stop)
+
+    async def detach(self) -> None:
+        """End the agent alone: router and supervised endpoints go on, for the next agent to adopt."""
+        self._loop.happened(Event(EventKind.AGENT_STOPPED, "The agent ends; traffic goes on without it."))
+        await self._let_go(self._router.detach, self._supervisor.detach)
+
+    async def _let_go(self, *ends: Callable[[], Awaitable[None]]) -> None:
+        """End our own work, then all the others, whatever becomes of each; the first fault is raised at the end."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        faults = []
+        for end in (*ends, self._loop.save_ledgers, self._journal.flush):
+            try:
+                await end()
+            except Exception as fault:  # noqa: BLE001  the rest must end as well
+                structlog.get_logger().warning(str(fault))
+                faults.append(fault)
+        if faults:
+            raise faults[0]
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        stopping = asyncio.create_task(self.stop())
+        while not stopping.done():
+            with contextlib.suppress(asyncio.CancelledError):  # whoever is in a hurry still leaves nothing behind
+                await asyncio.shield(stopping)
+        stopping.result()
+
+    # --- seeing -------------------------------------------------------------------------------------------------------
+
+    async def status(self) -> Status:
+        """Everything, as of the last look."""
+        loop = self._loop
+        pools = loop.seen.pools if loop.seen else {}
+        return Status(
+            cluster=loop.spec.cluster,
+            version=self._loop.version,
+            started_wall_s=self._started_wall_s,
+            now_wall_s=self._clock.now().wall_s,
+            router=RouterStatus(
+                pid=loop.seen.pid if loop.seen else 0,
+                workers=loop.seen.workers if loop.seen else 0,
+                healthy=loop.fault is None and loop.seen is not None,
+                reason=loop.fault or ("it does what it should" if loop.seen else "it has not been looked at yet"),
+            ),
+            services=tuple(
+                service_status(service, loop.records[service.name], pools.get(service.name), loop.ledgers[service.name])
+                for service in loop.spec.services
+            ),
+        )
+
+    async def why(self, service: str) -> tuple[str, ...]:
+        """Why the service is as it is, and what would make it otherwise."""
+        known, seen = self._loop.look_at(service)
+        entries = await self._journal.tail(-1, WHY_ENTRIES, service)
+        return explain.why(known, self._loop.records[known.name], seen, entries, self._clock.now())
+
+    async def events(self, after: int, limit: int, service: str | None) -> tuple[Entry, ...]:
+        """Journal entries numbered above `after`, oldest first; after=-1 asks for the newest `limit`."""
+        return await self._journal.tail(after, limit, service)
+
+    def follow(self, after: int) -> AsyncIterator[Entry]:
+        """Journal entries numbered above `after`, as they come."""
+        return self._journal.follow(after)
+
+    async def progress(self, service: str, endpoint: str) -> Progress:
+        """How far a drain has come, over all of the router's workers."""
+        known, _ = self._loop.look_at(service)
+        one = next((each for each in known.endpoints if each.name == endpoint), None)
+        if one is None:
+            names = ", ".join(each.name for each in known.endpoints)
+            raise Refused(f"{service} has no endpoint {endpoint!r}: it has {names}")
+        record = self._loop.records[known.name]
+        sessions = await self._router.sessions(known.name, one.name)
+        if one.name not in kept_out(record):
+            return Progress(sessions, False, f"{service}/{endpoint} is ready and gets new work: drain it first")
+        if self._loop.behind:
+            return Progress(
+                sessions, False, f"the router has not yet been told to send {service}/{endpoint} nothing new"
+            )
+        if sessions:
+            return Progress(sessions, False, f"{count(sessions, 'connection')} still in flight on {service}/{endpoint}")
+        return Progress(0, True, f"nothing is in flight on {service}/{endpoint}: it is safe to stop")
+
+    # --- ordering -----------------------------------------------------------------------------------------------------
+
+    async def set_admin(self, service: str, endpoint: str, admin: Admin) -> str:
+        """Order `ready`, `drain` or `maint`."""
+        return await self._loop.order(
+            service, lambda known, record, seen, _: verbs.set_admin(known, record, seen, endpoint, admin)
+        )
+
+    async def set_weight(self, service: str, endpoint: str, weight: int) -> str:
+        """Set the weight at run time."""
+        return await self._loop.order(
+            service, lambda known, record, _, __: verbs.set_weight(known, record, endpoint, weight)
+        )
+
+    async def failover(self, service: str) -> str:
+        """Move the service's traffic to its backup group."""
+        return await self._loop.order(service, verbs.failover)
+
+    async def failback(self, service: str) -> str:
+        """Move it back to its primary group."""
+        return await self._loop.order(service, verbs.failback)
+
+    async def plan(self, text: str) -> SpecChange:
+        """What applying this spec would do; changes nothing."""
+        return await self._rollout.plan(text)
+
+    async def apply(self, text: str) -> SpecChange:
+        """Make this spec the one in force."""
+        return await self._rollout.apply(text)
+
+    async def rollback(self, to_version: int | None) -> SpecChange:
+        """Apply an earlier version again."""
+        return await self._rollout.rollback(to_version)
+
+    async def versions(self) -> tuple[Version, ...]:
+        """The versions in the store, newest first."""
+        return await self._rollout.versions()

@@ -1,0 +1,176 @@
+"""Changing the spec: plan, apply, roll back. The new version is stored before anything acts on it.
+
+Order of an apply: read; refuse what cannot change; store the version; router; then, in one transaction, the records and
+which version is in force; commands. When the router refuses, the old spec stays in force, and the journal says why.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+
+from understudy.control.clock import Clock
+from understudy.control.loop import Loop
+from understudy.control.supervisor import Supervisor
+from understudy.control.versions import StoredSpec, Versions
+from understudy.control.view import SpecChange, Version
+from understudy.core.errors import Fault, Refused
+from understudy.core.events import Event, EventKind
+from understudy.core.model import Spec
+from understudy.core.routes import compile_routes
+from understudy.core.words import count
+from understudy.router.base import Change, Router
+from understudy.spec import read
+
+
+def refuse_fixed(old: Spec, new: Spec) -> None:
+    """Refuse a change of what a running agent cannot change."""
+    fixed = {
+        "the cluster's name": (old.cluster, new.cluster),
+        "the store": (old.store, new.store),
+        "the API's address": (old.api, new.api),
+    }
+    for what, (was, wanted) in fixed.items():
+        if was != wanted:
+            raise Refused(
+                f"{what} cannot change while the agent runs ({was} is in force, {wanted} is asked for): "
+                "set it back, or end the agent and start it with the new spec"
+            )
+
+
+def same_where_equal(old: Spec, new: Spec) -> Spec:
+    """The new spec, with the old one's objects for services that did not change, so that comparing stays cheap."""
+    known = {service: service for service in old.services}
+    return replace(new, services=tuple(known.get(service, service) for service in new.services))
+
+
+def silent_changes(old: Spec, new: Spec) -> tuple[str, ...]:
+    """What changes though neither the router nor a command hears of it."""
+    before = {service.name: service for service in old.services}
+    return tuple(
+        f"{service.name}: the {what} change"
+        for service in new.services
+        if (was := before.get(service.name)) is not None
+        for what, differs in (
+            ("bounds of the ejector", was.ejection != service.ejection),
+            ("rules of failover", was.failover != service.failover),
+        )
+        if differs
+    )
+
+
+class Rollout:
+    """The way from one spec to another, for the parts of one agent."""
+
+    def __init__(self, loop: Loop, versions: Versions, router: Router, supervisor: Supervisor, clock: Clock) -> None:
+        self._loop = loop
+        self._versions = versions
+        self._router = router
+        self._supervisor = supervisor
+        self._clock = clock
+
+    async def begin(self, spec: Spec) -> bool:
+        """Bring the spec that the agent was started with into force; True when a running router was adopted."""
+        async with self._loop.turn:
+            in_force, newest = await self._in_force(), await self._newest()
+            version = self._loop.version
+            if in_force is None or in_force.text != spec.text:
+                note = "first start" if newest is None else "the file had changed when the agent started"
+                version = (await self._store(spec.text, note, newest)).number
+            records = self._loop.records_under(spec)
+            adopted = await self._router.start(compile_routes(spec, records))
+            try:
+                events = [] if version == self._loop.version else [_applied(version, self._loop.version, ())]
+                await self._loop.enforce(spec, version, *events)
+                self._loop.behind = False
+                await self._supervisor.start(spec)
+            except BaseException:
+                await (self._router.detach() if adopted else self._router.stop())
+                await (self._supervisor.detach() if adopted else self._supervisor.stop())
+                raise
+            return adopted
+
+    async def plan(self, text: str) -> SpecChange:
+        """What applying this text would do; changes nothing."""
+        async with self._loop.turn:
+            spec = self._read(text)
+            change = self._router.plan(compile_routes(spec, self._loop.records_under(spec)))
+            return SpecChange(self._loop.version, None, self._sentences(spec, change), change.reload)
+
+    async def apply(self, text: str) -> SpecChange:
+        """Make this text the spec in force. Raises Refused, and then nothing has changed."""
+        async with self._loop.turn:
+            spec, before = self._read(text), self._loop.version
+            if text == self._loop.spec.text:
+                return SpecChange(before, before, (), ())
+            version = await self._store(text, "applied", await self._newest())
+            return await self._switch(spec, version.number, EventKind.SPEC_APPLIED)
+
+    async def rollback(self, to_version: int | None) -> SpecChange:
+        """Bring an earlier version into force again: the one that was before the present one, or the one named."""
+        async with self._loop.turn:
+            present = await self._versions.get(self._loop.version)
+            target = present.version.replaced if to_version is None else to_version
+            if target == 0:
+                raise Refused(f"There is no version before {self._loop.version}: nothing to go back to.")
+            if target == self._loop.version:
+                raise Refused(f"Version {target} is in force already.")
+            spec = self._read((await self._versions.get(target)).text)
+            return await self._switch(spec, target, EventKind.SPEC_ROLLED_BACK)
+
+    async def versions(self) -> tuple[Version, ...]:
+        """The versions in the store, newest first."""
+        return await self._versions.list()
+
+    def _read(self, text: str) -> Spec:
+        """The spec of a text, in the folder of the one in force; Refused for faults, and for what cannot change."""
+        old = self._loop.spec
+        new = read(text, old.directory, os.environ)
+        refuse_fixed(old, new)
+        return same_where_equal(old, new)
+
+    async def _switch(self, spec: Spec, version: int, kind: EventKind) -> SpecChange:
+        old, before = self._loop.spec, self._loop.version
+        desired = compile_routes(spec, self._loop.records_under(spec))
+        plan = self._sentences(spec, self._router.plan(desired))
+        try:
+            change = await self._router.apply(desired)
+        except Fault as fault:
+            self._loop.happened(Event(EventKind.ROUTER_REFUSED, f"Version {version} was refused: {fault}"))
+            self._loop.behind = True  # should it have got half-way, the next tick brings it back
+            raise
+        try:
+            await self._loop.enforce(spec, version, _applied(version, before, plan, kind))
+        except BaseException:
+            self._loop.behind = True
+            await self._router.apply(compile_routes(old, self._loop.records))
+            raise
+        self._loop.behind = False
+        self._loop.tell_change(change)
+        await self._supervisor.apply(spec)
+        await self._supervisor.prune(spec)
+        self._loop.wake()
+        return SpecChange(before, version, plan, change.reload)
+
+    def _sentences(self, spec: Spec, change: Change) -> tuple[str, ...]:
+        return (*change.live, *silent_changes(self._loop.spec, spec), *self._supervisor.plan(spec))
+
+    async def _store(self, text: str, note: str, newest: StoredSpec | None) -> Version:
+        """A version with that text: the newest, if it never came into force and is the same, else a new one."""
+        if newest is not None and newest.text == text and newest.version.number > self._loop.version:
+            return newest.version
+        after = newest.version.number if newest else 0
+        wall_s = self._clock.now().wall_s
+        return await self._versions.add(text, note, after=after, wall_s=wall_s, replaced=self._loop.version)
+
+    async def _newest(self) -> StoredSpec | None:
+        return await self._versions.current()
+
+    async def _in_force(self) -> StoredSpec | None:
+        return await self._versions.get(self._loop.version) if self._loop.version else None
+
+
+def _applied(version: int, before: int, changes: Sequence[str], kind: EventKind = EventKind.SPEC_APPLIED) -> Event:
+    what = f" ({count(len(changes), 'change')})" if changes else ""
+    instead = f" instead of version {before}" if before else ""
+    reason = f"Version {version} of the spec is in force{instead}{what}."
+    return Event(kind, reason, data=(("version", version), ("before", before)))
