@@ -21,13 +21,10 @@ def duration_ms(text: str) -> int | None:
 
 def duration(value_ms: int) -> str:
     """The shortest way to write it."""
-    return (
-        next(
-            f"{value_ms // unit_ms}{unit}" for unit, unit_ms in _UNITS_MS.items() if value_ms % unit_ms == 0 < value_ms
-        )
-        if value_ms
-        else "0s"
-    )
+    if value_ms == 0:
+        return "0s"
+    unit, unit_ms = next((unit, unit_ms) for unit, unit_ms in _UNITS_MS.items() if value_ms % unit_ms == 0)
+    return f"{value_ms // unit_ms}{unit}"
 
 
 def share_percent(text: str) -> int | None:
