@@ -257,7 +257,7 @@ def _understand(listing: Listing) -> _Known:
     head = next((item for item in listing.items if item.key == keys.JOURNAL_HEAD), None)
     if head is None and firsts:
         raise Refused(
-            f"The journal has pages but no {keys.JOURNAL_HEAD}, so nothing is added; put a backup of the store in place."
+            f"The journal has pages but no {keys.JOURNAL_HEAD}, so nothing is added; put the store's backup in place."
         )
     return _Known(head.revision, decode(Head, head.value).next, firsts) if head else _Known(0, 1, ())
 

@@ -97,7 +97,8 @@ class Records:
                 raise Refused(reason)
         async with self._turn:
             for part, its_events in _parts(changes, list(events)):
-                await self._save(part, its_events, wall_s)
+                if part or its_events:
+                    await self._save(part, its_events, wall_s)
 
     async def _save(self, changes: list[Put | Delete], events: list[Event], wall_s: float) -> None:
         await self._settle()
