@@ -92,6 +92,8 @@ class Server:
                 headers = f"X-Server: {self.name}\r\nContent-Length: {len(body)}"
                 writer.write(f"HTTP/1.1 {status} -\r\n{headers}\r\n\r\n{body}".encode())
                 await writer.drain()
+                if "connection: close" in head.lower():
+                    break
         self._writers.discard(writer)
         writer.close()
 
