@@ -206,8 +206,9 @@ def _frontend(route: Route, layout: Layout) -> Iterator[str]:
 def _choice_of_group(route: Route, primary: str, backup: str, layout: Layout) -> Iterator[str]:
     """Which group a request goes to. Clients with a cookie stay in their group while it has any share."""
     rules = "http-request" if route.kind is Kind.HTTP else "tcp-request content"
-    shares = quote(str(layout.maps / SHARE_MAP))
-    yield f"  {rules} set-var(txn.share) str({route.service}),map_str_int({shares},0)"
+    # quoted twice: the arguments of a converter are parsed again, with the same rules
+    share = quote(f"str({route.service}),map_str_int({quote(str(layout.maps / SHARE_MAP))},0)")
+    yield f"  {rules} set-var(txn.share) {share}"
     usable = f"{{ nbsrv({backup}) gt 0 }}"
     if route.automatic:
         yield f"  use_backend {backup} if {{ nbsrv({primary}) eq 0 }}"
