@@ -1,8 +1,8 @@
 """The loop: observe, decide, persist, act, publish. `tick` is all of it; `run` only repeats it.
 
 RULES: a record is stored before the router hears of it, and the events that say why are stored with it, so that no
-death in between loses one (a new spec has its own order: rollout.py). Decisions are core/'s; what an operator orders goes
-the same way from `persist` on. One thing at a time: whoever observes, decides or acts holds `turn`.
+death in between loses one (a new spec has its own order: rollout.py). Decisions are core/'s; what an operator orders
+goes the same way from `persist` on. One thing at a time: whoever observes, decides or acts holds `turn`.
 """
 
 import asyncio
@@ -64,7 +64,7 @@ class Loop:
         self.behind = True
         """Whether the router has yet to hear of something that is stored."""
         self._stale = False
-        """Whether somebody else has written a record since we read it."""
+        """Whether a record may not be as we know it: somebody else wrote it, or the store's answer was lost."""
         self._stored = Loaded()
         """What is in the store, as far as we know; `refused` are the records that cannot be read and stay untouched."""
         self._judged: dict[Name, PoolSeen] = {}
@@ -92,8 +92,8 @@ class Loop:
         """One look at the router, and all that follows from it. Raises Refused; the next tick makes up for it."""
         async with self.turn:
             now = self._clock.now()
-            await self._reread_if_stale()
             seen = await self._observe(now)
+            await self._reread_if_stale()
             decisions = self._decide(seen, now)
             await self._persist(decisions)
             await self._act()
@@ -236,7 +236,7 @@ class Loop:
         try:
             await self._records.save(pools, events, self._clock.now().wall_s, **more)
         except Refused as refusal:
-            self._stale = not isinstance(refusal, Fault)  # somebody else wrote: see what, before deciding again
+            self._stale = bool(pools) or not isinstance(refusal, Fault)  # see what is stored before deciding again
             raise
 
     async def _act(self) -> None:
