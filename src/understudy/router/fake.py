@@ -68,11 +68,11 @@ class FakeRouter:
     async def start(self, desired: RouterState) -> bool:
         """Adopt the proxy if it runs."""
         adopted = self.proxy.state is not None
-        self._started = True
         if not adopted:
             self._refuse()
             self.proxy.state = desired
             self.proxy.pid += 1
+        self._started = True
         await self.apply(desired)
         return adopted
 

@@ -255,6 +255,8 @@ class HAProxyRouter:
             self._forget_output()
             await runtime.reload(self._layout.master_socket)
             worker = await self._switched(before, desired)
+        if before.worker:
+            await self._count_old(_Look({}, {}, {}, worker, 2, 0.0), before.worker)  # it may end before the next look
         self._attach(worker, desired, only_new=False)
         await self._reconcile(desired)
         self._state = desired
@@ -476,14 +478,18 @@ class HAProxyRouter:
             pid: worker for pid, worker in self._workers.items() if pid in (found.worker, self._worker, *found.old)
         }
         for pid in found.old:
-            worker = self._workers.get(pid)
-            if worker is None or pid == look.pid:
-                continue
-            table = await runtime.ask_worker(self._layout.master_socket, pid, ["show stat -1 7 -1"])
-            async for row in self._counted(look, worker, table):
-                endpoint = worker.endpoints.get((row[seen.PROXY], row[seen.SERVER]))
-                if endpoint is not None and row[seen.SESSIONS] not in ("", "0"):
-                    look.elsewhere[endpoint] = look.elsewhere.get(endpoint, 0) + int(row[seen.SESSIONS])
+            if pid != look.pid:
+                await self._count_old(look, pid)
+
+    async def _count_old(self, look: _Look, pid: int) -> None:
+        worker = self._workers.get(pid)
+        if worker is None:
+            return
+        table = await runtime.ask_worker(self._layout.master_socket, pid, ["show stat -1 7 -1"])
+        async for row in self._counted(look, worker, table):
+            endpoint = worker.endpoints.get((row[seen.PROXY], row[seen.SERVER]))
+            if endpoint is not None and row[seen.SESSIONS] not in ("", "0"):
+                look.elsewhere[endpoint] = look.elsewhere.get(endpoint, 0) + int(row[seen.SESSIONS])
 
     async def _counted(self, look: _Look, worker: seen.WorkerCounts, table: str) -> AsyncIterator[seen.Row]:
         """The rows of servers that an endpoint sits in; all are counted."""
