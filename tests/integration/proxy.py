@@ -1,7 +1,7 @@
 """A real HAProxy on a rendered configuration, and real servers behind it: what the traffic tests stand on.
 
-Started as a program (`proxy.py PORT NAME DELAY_S`) it is one server in a process of its own, for tests that kill or
-stop it. No test lives here, and nothing of the adapter that drives HAProxy in production.
+Started as a program (`proxy.py HOST PORT NAME DELAY_S`) it is one server in a process of its own, for tests that kill
+or stop it. No test lives here, and nothing of the adapter that drives HAProxy in production.
 """
 
 import asyncio
@@ -20,6 +20,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Self
+
+from tests.hosts import Host
 
 from understudy.core.model import Endpoint, PoolService, Spec
 from understudy.core.pools import PoolRecord
@@ -47,6 +49,7 @@ class Server:
     name: str
     port: int = field(default_factory=free_port)
     delay_s: float = 0.0
+    host: str = "127.0.0.1"
     status: int = 200
     check_status: int = 200
     check_body: str = "all is well"
@@ -62,12 +65,12 @@ class Server:
 
     def endpoint(self, **settings) -> Endpoint:
         """This server as an endpoint of a service."""
-        return Endpoint(Name(self.name), Address("127.0.0.1", self.port), **settings)
+        return Endpoint(Name(self.name), Address(self.host, self.port), **settings)
 
     async def start(self) -> Self:
         """Listen; requests wait while the gate is closed, which it is not at first."""
         self.gate.set()
-        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._listener = await asyncio.start_server(self._serve, self.host, self.port)
         return self
 
     async def stop(self) -> None:
@@ -129,15 +132,15 @@ async def servers(*names: str) -> AsyncIterator[list[Server]]:
 class ServerProcess:
     """A server in a process of its own, to be killed, stopped and continued; it prints each POST it executes."""
 
-    def __init__(self, name: str, delay_s: float = 0.0) -> None:
-        self.name, self.port = name, free_port()
+    def __init__(self, name: str, delay_s: float = 0.0, on: Host | None = None) -> None:
+        self.name, self.host, self.port = name, on.address if on else "127.0.0.1", free_port()
         self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open as long as the process; closed in close()
-        argv = [sys.executable, "-m", "tests.integration.proxy", str(self.port), name, str(delay_s)]
-        self.process = subprocess.Popen(argv, stdout=self._output)
+        argv = [sys.executable, "-m", "tests.integration.proxy", self.host, str(self.port), name, str(delay_s)]
+        self.process = (on.start if on else subprocess.Popen)(argv, stdout=self._output)
 
     def endpoint(self, **settings) -> Endpoint:
         """This server as an endpoint of a service."""
-        return Endpoint(Name(self.name), Address("127.0.0.1", self.port), **settings)
+        return Endpoint(Name(self.name), Address(self.host, self.port), **settings)
 
     def posts(self) -> Counter[str]:
         """How often each POST was executed here."""
@@ -156,15 +159,15 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def server_processes(*names: str, delay_s: float = 0.0) -> Iterator[list[ServerProcess]]:
-    """Servers of these names, each in its own process, ready to be asked."""
+def server_processes(*names: str, delay_s: float = 0.0, first_on: Host | None = None) -> Iterator[list[ServerProcess]]:
+    """Servers of these names, each in its own process, ready to be asked; the first may be on a test host."""
     started: list[ServerProcess] = []
     try:
         for name in names:
-            started.append(ServerProcess(name, delay_s))  # noqa: PERF401 - those that started are closed when one does not
+            started.append(ServerProcess(name, delay_s, None if started else first_on))
         for server in started:
             deadline = time.monotonic() + 20
-            while not _listens(server.port):
+            while not _listens(server.host, server.port):
                 assert time.monotonic() < deadline, f"server {server.name} did not start"
                 time.sleep(0.02)
         yield started
@@ -173,9 +176,10 @@ def server_processes(*names: str, delay_s: float = 0.0) -> Iterator[list[ServerP
             server.close()
 
 
-def _listens(port: int) -> bool:
+def _listens(host: str, port: int) -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        probe.settimeout(1)
+        return probe.connect_ex((host, port)) == 0
 
 
 def _haproxy(config: Path, output: IO[bytes]) -> subprocess.Popen[bytes]:
@@ -233,7 +237,7 @@ class Proxy:
     def _ports_open(self) -> bool:
         assert self.process
         assert self.process.poll() is None, (self.directory / "output").read_text()
-        return all(_listens(route.listen.port) for route in self.state.routes)
+        return all(_listens(route.listen.host, route.listen.port) for route in self.state.routes)
 
     def command(self, line: str) -> str:
         """What HAProxy answers to one line on its runtime socket."""
@@ -354,7 +358,7 @@ async def ask_many(service: PoolService, count: int, at_once: int = 1, path: str
 
 
 async def _main() -> None:
-    server = Server(sys.argv[2], int(sys.argv[1]), float(sys.argv[3]))
+    server = Server(sys.argv[3], int(sys.argv[2]), float(sys.argv[4]), host=sys.argv[1])
     server.on_post = lambda path: print(path, flush=True)  # noqa: T201 - read by ServerProcess.posts
     await server.start()
     await asyncio.Event().wait()
