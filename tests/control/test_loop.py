@@ -75,7 +75,7 @@ async def misbehave(stage: Stage, actor: Actor) -> None:
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 async def test_a_death_at_any_effect_loses_nothing(tmp_path, after: bool) -> None:
-    """Wherever an agent dies, the router is not ahead of the store; the next agent does all that is stored, told once."""
+    """Wherever an agent dies, the router is not ahead of the store; the next does all that is stored, told once."""
     deaths = 0
     for due in range(1, 100):
         play = Stage(tmp_path)

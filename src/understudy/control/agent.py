@@ -148,18 +148,17 @@ class Agent:
         one = next((each for each in known.endpoints if each.name == endpoint), None)
         if one is None:
             names = ", ".join(each.name for each in known.endpoints)
-            raise Refused(f"{service} has no endpoint {endpoint!r}: it has {names}")
-        record = self._loop.records[known.name]
+            raise Refused(f"{service} has no endpoint {endpoint!r}: it has {names}.")
         sessions = await self._router.sessions(known.name, one.name)
-        if one.name not in kept_out(record):
-            return Progress(sessions, False, f"{service}/{endpoint} is ready and gets new work: drain it first")
+        if one.name not in kept_out(self._loop.records[known.name]):
+            return Progress(sessions, False, f"{endpoint} of {service} gets new work: drain it first.")
         if self._loop.behind:
-            return Progress(
-                sessions, False, f"the router has not yet been told to send {service}/{endpoint} nothing new"
-            )
+            return Progress(sessions, False, f"The router has not been told yet to send {endpoint} nothing new.")
         if sessions:
-            return Progress(sessions, False, f"{count(sessions, 'connection')} still in flight on {service}/{endpoint}")
-        return Progress(0, True, f"nothing is in flight on {service}/{endpoint}: it is safe to stop")
+            verb = "is" if sessions == 1 else "are"
+            text = f"{count(sessions, 'connection')} {verb} still in flight on {endpoint} of {service}."
+            return Progress(sessions, False, text)
+        return Progress(0, True, f"Nothing is in flight on {endpoint} of {service}: it is safe to stop.")
 
     # --- ordering -----------------------------------------------------------------------------------------------------
 

@@ -168,7 +168,8 @@ class Loop:
         self.ledgers = {
             name: self.ledgers.get(name, Ledger(since_wall_s=now.wall_s, changed_wall_s=now.wall_s)) for name in records
         }
-        self._news += events
+        for event in events:
+            logs.tell(event)
 
     def records_under(self, spec: Spec) -> dict[Name, PoolRecord]:
         """The records that would hold under this spec: what an operator ordered stays as far as it still applies."""

@@ -27,7 +27,7 @@ def service_status(service: PoolService, record: PoolRecord, seen: PoolSeen | No
             for endpoint in service.endpoints
         ),
         objectives=objectives(ledger),
-        reason=service_reason(seen, service, record) if seen else f"{service.name} has not been seen yet",
+        reason=service_reason(seen, service, record) if seen else f"{service.name} has not been seen yet.",
     )
 
 
@@ -54,6 +54,6 @@ def _endpoint_status(
         reason=(
             endpoint_reason(pool, service, record, endpoint.name)
             if pool and seen
-            else f"{endpoint.name} has not been seen yet"
+            else f"{endpoint.name} has not been seen yet."
         ),
     )

@@ -16,6 +16,7 @@ from understudy.core.errors import Fault, Refused
 from understudy.core.events import Event, EventKind
 from understudy.core.model import Spec
 from understudy.core.text import Name
+from understudy.core.words import span
 from understudy.spec.secrets import resolve_all
 
 FIRST_DELAY_S = 0.2
@@ -188,7 +189,7 @@ class _Watch:
         self._process = process
         self._failures = 0
         if process is not None:
-            self._tell(EventKind.RUN_ADOPTED, f"{job.title} runs on as process {process.identity.pid}: adopted")
+            self._tell(EventKind.RUN_ADOPTED, f"{job.title} runs on as process {process.identity.pid}: adopted.")
         self._task = asyncio.create_task(self._run())
 
     async def release(self) -> Process | None:
@@ -222,7 +223,7 @@ class _Watch:
         except (Refused, ValueError) as fault:  # a secret that is gone, or text that no command may hold
             return f"cannot be started: {fault}"
         if worth_telling(self._failures):
-            self._tell(EventKind.RUN_STARTED, f"{job.title} started as process {self._process.identity.pid}")
+            self._tell(EventKind.RUN_STARTED, f"{job.title} started as process {self._process.identity.pid}.")
         return None
 
     def _tell_end(self, how: str, lived_s: float) -> None:
@@ -231,7 +232,7 @@ class _Watch:
         again = f", {self._failures} times in a row" if self._failures > 1 else ""
         self._tell(
             EventKind.RUN_EXITED,
-            f"{self.job.title} {how}{again}; next start in {delay_s(self._failures):g} s, its output is in {self._log}",
+            f"{self.job.title} {how}{again}; next start in {span(delay_s(self._failures))}, its output is in {self._log}.",
             ("lived_s", round(lived_s, 3)),
             ("failures", self._failures),
         )
