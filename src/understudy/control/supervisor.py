@@ -232,7 +232,7 @@ class _Watch:
         again = f", {self._failures} times in a row" if self._failures > 1 else ""
         self._tell(
             EventKind.RUN_EXITED,
-            f"{self.job.title} {how}{again}; next start in {span(delay_s(self._failures))}, its output is in {self._log}.",
+            f"{self.job.title} {how}{again}; next start in {span(delay_s(self._failures))}, output in {self._log}.",
             ("lived_s", round(lived_s, 3)),
             ("failures", self._failures),
         )
