@@ -186,6 +186,40 @@ def names_and_modes(folder: Path) -> dict[str, int]:
     return {file.name: stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()}
 
 
+async def test_a_watch_that_waits_costs_nothing(tmp_path: Path) -> None:
+    """It looks when something was committed and now and then, not all the time."""
+    store = await SqliteStore.open(tmp_path / "store.db")
+    base = await store.transact((), [Put("a", b"")])
+    looks = 0
+    submit = store._reader.submit
+
+    def count(work):
+        nonlocal looks
+        looks += 1
+        return submit(work)
+
+    async with aclosing(store.watch("a", base.revision)) as watch:
+        waiting = asyncio.ensure_future(anext(watch))
+        await asyncio.sleep(0.05)
+        store._reader.submit = count
+        for _ in range(5):
+            await store.transact((), [Put("other", b"")])
+        await asyncio.sleep(0.3)
+        assert 1 <= looks <= 7
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+    await store.close()
+
+
+async def test_every_commit_is_synced(tmp_path: Path) -> None:
+    """A power cut cannot be tried here; so at least what survives one is asked for."""
+    store = await SqliteStore.open(tmp_path / "store.db")
+    ask = store._writer._connection.execute
+    assert ask("PRAGMA synchronous").fetchone() == (2,)
+    assert ask("PRAGMA journal_mode").fetchone() == ("wal",)
+    await store.close()
+
+
 async def test_only_the_owner_may_read_the_files(tmp_path: Path) -> None:
     """The store will hold the cluster's key."""
     store = await SqliteStore.open(tmp_path / "store.db")
@@ -194,7 +228,7 @@ async def test_only_the_owner_may_read_the_files(tmp_path: Path) -> None:
     await store.close()
 
 
-@pytest.mark.parametrize("damage", ["garbage", "cut", "header", "pages"])
+@pytest.mark.parametrize("damage", ["garbage", "cut", "header", "pages", "last page"])
 async def test_a_damaged_file_is_refused_and_left_as_it_is(tmp_path: Path, damage: str) -> None:
     """Every kind of damage is one sentence at opening, and not a byte is written."""
     path = tmp_path / "store.db"
@@ -207,6 +241,8 @@ async def test_a_damaged_file_is_refused_and_left_as_it_is(tmp_path: Path, damag
         del content[len(content) // 2 // 4096 * 4096 :]
     elif damage == "header":
         content[0:100] = bytes(range(100))
+    elif damage == "last page":
+        content[-4096:] = random.Random(4).randbytes(4096)
     else:
         content[4096 : 4096 * 12] = random.Random(4).randbytes(4096 * 11)
     path.write_bytes(content)

@@ -55,7 +55,8 @@ class Versions:
     ) -> Version:
         """Store the version that follows `after` (0: the first), with the events that say why, at once or not at all.
 
-        `after` is the version that the new one was planned on: Refused when it is not the newest any more.
+        `after` is the version that the new one was planned on: Refused when it is not the newest any more. `replaced`
+        is the version that was in force before it.
         """
         items = (await self._store.list(keys.VERSIONS)).items
         newest = decode(Version, items[-1].value).number if items else 0
