@@ -21,7 +21,7 @@ from understudy.core.routes import RouterState
 from understudy.core.text import Address, Name
 from understudy.router import process, runtime, seen, servers
 from understudy.router.base import Change, RouterEvent, RouterFault, RouterSeen
-from understudy.router.change import Command, diff
+from understudy.router.change import Command, Diff, diff
 from understudy.router.config import HostFacts, Rendered, render
 from understudy.router.files import Files
 from understudy.router.layout import Layout
@@ -211,11 +211,12 @@ class HAProxyRouter:
         self._attach(found.worker or 0, desired, only_new=True)
         for old in found.old:
             self._workers[old] = seen.WorkerCounts.of(old, desired)
-        if self._files.in_force(await self._render(desired)):
-            await self._reconcile(desired)
-            self._state = desired
-        else:
+        way = await self._way_to(desired) if self._files.in_force(await self._render(desired)) else None
+        if way is None or way.reload:
             await self._reload(desired)
+        else:
+            await runtime.send(self._layout.admin_socket, way.commands)
+            self._state = desired
         return True
 
     async def _launch(self, desired: RouterState) -> None:
@@ -226,12 +227,12 @@ class HAProxyRouter:
             self._master = process.Master(process.spawn(process.find(self._program), self._layout))
             try:
                 worker = await self._ready(self._master)
+                await self._reconcile(desired)
             except BaseException:
                 await self._master.end()
                 self._master = None
                 raise
         self._attach(worker, desired, only_new=False)
-        await self._reconcile(desired)
         self._state = desired
 
     async def _ready(self, master: process.Master) -> int:
@@ -336,13 +337,17 @@ class HAProxyRouter:
         return await asyncio.to_thread(render, state, self._layout, self._facts)
 
     async def _reconcile(self, desired: RouterState) -> None:
-        """Make the running worker, which has the desired structure, exactly the desired state; verified by looking."""
-        shown = servers.parse_servers(await runtime.ask(self._layout.admin_socket, "show servers state"))
-        shares = servers.parse_map(await runtime.ask(self._layout.admin_socket, _show_shares(self._layout)))
-        way = diff(servers.running(desired, shown, shares), desired, self._layout)
+        """Make a new worker exactly the desired state; verified by looking."""
+        way = await self._way_to(desired)
         if way.reload:
             raise RouterFault(f"HAProxy runs, but not as it was told: {'; '.join(way.reload)}")
         await runtime.send(self._layout.admin_socket, way.commands)
+
+    async def _way_to(self, desired: RouterState) -> Diff:
+        """What the running worker, which has the desired structure, lacks of the desired state."""
+        shown = servers.parse_servers(await runtime.ask(self._layout.admin_socket, "show servers state"))
+        shares = servers.parse_map(await runtime.ask(self._layout.admin_socket, _show_shares(self._layout)))
+        return diff(servers.running(desired, shown, shares), desired, self._layout)
 
     async def _keep(self) -> None:
         """Start HAProxy again whenever it dies, at once and then ever more slowly."""

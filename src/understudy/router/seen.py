@@ -52,6 +52,8 @@ class WorkerCounts:
     pid: int
     endpoints: dict[Key, tuple[Name, Name]]
     """(service, endpoint) by (backend, server)."""
+    unsure: set[Key] = field(default_factory=set)
+    """Servers that came into use without our knowing what they had counted for an endpoint before."""
     routes: dict[Name, Route] = field(default_factory=dict)
     """What `endpoints` was made of."""
     last: dict[Key, tuple[int, ...]] = field(default_factory=dict)
@@ -63,6 +65,7 @@ class WorkerCounts:
         """A worker that does what `state` says, nothing counted yet."""
         worker = cls(pid, {})
         worker.now_does(state)
+        worker.unsure.clear()
         return worker
 
     def now_does(self, state: RouterState) -> None:
@@ -70,9 +73,11 @@ class WorkerCounts:
         for route in state.routes:
             former = self.routes.get(route.service)
             if former is not route:
-                for key in occupants(former) if former else ():
+                before, now = occupants(former) if former else {}, occupants(route)
+                for key in before:
                     self.endpoints.pop(key, None)
-                self.endpoints.update(occupants(route))
+                self.endpoints.update(now)
+                self.unsure |= now.keys() - before.keys() - self.last.keys()
                 self.routes[route.service] = route
 
 
@@ -99,15 +104,24 @@ class Tally:
             if kinds.get(service) is Kind.TCP:
                 self._rise(worker, proxy, server, (0, _int(row[ERR_CONNECT])), self._service(service))
         elif (endpoint := worker.endpoints.get((proxy, server))) is not None:
-            errors = _int(row[ERR_CONNECT]) + _int(row[ERR_RESPONSE]) + _int(row[HTTP_5XX])
-            retries = _int(row[RETRIES]) + _int(row[REDISPATCHES])
-            counts = (_int(row[TOTAL]), errors, retries, _int(row[BYTES_IN]), _int(row[BYTES_OUT]), _int(row[DOWNS]))
-            sums = self.endpoints.setdefault(endpoint, [0] * 6)
-            downs = sums[_DOWNS_SUM]
-            is_new = (proxy, server) not in worker.last
-            self._rise(worker, proxy, server, counts, sums)
-            if is_new or (proxy, server) in worker.forgiven:
-                sums[_DOWNS_SUM] = downs
+            self._count_server(worker, row, endpoint)
+
+    def _count_server(self, worker: WorkerCounts, row: Row, endpoint: tuple[Name, Name]) -> None:
+        key = (row[PROXY], row[SERVER])
+        errors = _int(row[ERR_CONNECT]) + _int(row[ERR_RESPONSE]) + _int(row[HTTP_5XX])
+        retries = _int(row[RETRIES]) + _int(row[REDISPATCHES])
+        sizes = (_int(row[BYTES_IN]), _int(row[BYTES_OUT]))
+        counts = (_int(row[TOTAL]), errors, retries, *sizes, _int(row[DOWNS]))
+        if key in worker.unsure:
+            worker.unsure.discard(key)
+            worker.last[key] = counts
+            return
+        sums = self.endpoints.setdefault(endpoint, [0] * 6)
+        downs = sums[_DOWNS_SUM]
+        is_new = key not in worker.last
+        self._rise(worker, *key, counts, sums)
+        if is_new or key in worker.forgiven:
+            sums[_DOWNS_SUM] = downs
 
     def _service(self, service: str) -> list[int]:
         return self.services.setdefault(service, [0, 0])
