@@ -8,6 +8,7 @@ Two ways in. `append` is for facts: it never waits and never fails; `run` stores
 """
 
 import asyncio
+from bisect import bisect_left
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
@@ -83,7 +84,7 @@ class _Known:
 
     def too_old(self, limit: int, at_once: int) -> tuple[int, ...]:
         """Pages to delete so that `limit` entries stay; never the newest one."""
-        count = sum(self.next - first > limit for first in self.firsts[:-1])
+        count = bisect_left(self.firsts[:-1], self.next - limit)
         return self.firsts[: min(count, at_once)]
 
 

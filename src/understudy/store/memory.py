@@ -116,8 +116,7 @@ class MemoryStore:
                 for change in fresh:
                     if change.key.startswith(prefix):
                         yield change
-                if self._revision <= seen:
-                    await bell.wait()
+                await bell.wait()
         finally:
             self._bells.discard(bell)
 
