@@ -27,8 +27,9 @@ async def eventually(true: Callable[[], object]) -> None:
     raise AssertionError("not within 10 s")
 
 
-async def seen(operator: Operator) -> None:
-    """Wait until the agent has looked at least once."""
+async def seen(stage: Stage, operator: Operator) -> None:
+    """Let the agent look for the first time."""
+    await stage.clock.advance(1)
     for _ in range(1000):
         if (await operator.status()).services[0].health is not ServiceHealth.UNKNOWN:
             return
@@ -39,7 +40,7 @@ async def seen(operator: Operator) -> None:
 async def test_starts_shows_and_ends_everything(stage: Stage) -> None:
     """An agent that is left has ended the router; what happened is in the journal, in order."""
     async with stage.agent() as agent:
-        await seen(agent)
+        await seen(stage, agent)
         status = await agent.status()
         assert (status.cluster, status.version, status.router.healthy) == ("shop", 1, True)
         assert [each.oper for each in status.services[0].endpoints] == [Oper.UP] * 3
@@ -61,7 +62,7 @@ async def test_the_next_agent_adopts_and_what_was_ordered_holds(stage: Stage) ->
     await first.detach()
     pid = stage.proxy.pid
     async with stage.agent() as second:
-        await seen(second)
+        await seen(stage, second)
         assert stage.proxy.pid == pid
         endpoints = {each.name: each for each in (await second.status()).services[0].endpoints}
         assert (endpoints["w2"].admin, endpoints["w1"].weight) == (Admin.MAINT, 7)
@@ -168,7 +169,7 @@ async def test_drain_says_when_it_is_safe_to_stop(stage: Stage) -> None:
 async def test_news_from_the_router_is_seen_at_once(stage: Stage) -> None:
     """The router's news makes the agent look before its next look is due (the clock moves but 0.1 s)."""
     async with stage.agent() as agent:
-        await seen(agent)
+        await seen(stage, agent)
         await stage.clock.advance(0.2)
         stage.proxy.fail(WEB, W2)
         await stage.clock.advance(0.1)
@@ -236,3 +237,26 @@ async def test_a_start_that_fails_leaves_nothing_behind(stage: Stage) -> None:
     async with stage.agent(RUN):
         pass
     assert not running(stage.run_dir)
+
+
+async def test_a_command_ends_only_when_nothing_is_in_flight_on_its_endpoint(stage: Stage) -> None:
+    """A changed command is restarted after its endpoint was drained; it lives while work is in flight there."""
+    async with stage.agent(RUN) as agent:
+        [before] = running(stage.run_dir)
+        stage.proxy.sessions[WEB, W2] = 1
+        applying = asyncio.create_task(agent.apply(RUN.replace("1012", "1013")))
+        for _ in range(20):
+            await stage.clock.advance(0.05)
+        assert running(stage.run_dir) == (before,)
+        assert slot_admin(stage) is Admin.DRAIN
+        stage.proxy.sessions.clear()
+        await stage.clock.advance(0.05)
+        await applying
+        [after] = running(stage.run_dir)
+        assert after != before
+        assert slot_admin(stage) is Admin.READY
+
+
+def slot_admin(stage: Stage) -> Admin:
+    assert stage.proxy.state is not None
+    return next(slot.admin for slot in stage.proxy.state.routes[0].primary.slots if slot.endpoint == W2)

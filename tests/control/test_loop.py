@@ -247,7 +247,7 @@ async def test_run_outlives_faults_and_wakes_at_once(stage: Stage, monkeypatch) 
 
     monkeypatch.setattr(actor.loop._router, "observe", counted)
     monkeypatch.setattr(module.time, "process_time", lambda: 0.0)  # looking costs nothing here, however slow the host
-    running = asyncio.create_task(actor.loop.run())
+    running = asyncio.create_task(actor.loop.run(0.0))
     try:
         await stage.clock.advance(5)
         assert 4 <= len(looks) <= 6

@@ -180,7 +180,9 @@ async def test_apply_touches_only_what_changed(stage: Stage) -> None:
         "web.w2: its command changed, so it is restarted",
         "web.w3: its command is stopped",
     )
-    await stage.supervisor.apply(new)
+    await stage.supervisor.start_new(new)
+    for job in stage.supervisor.outdated(new):
+        await stage.supervisor.restart(job)
     await eventually((stage.directory / "web.w4.state").exists, "the new one")
     await eventually(lambda: stage.pid("w2") != before["w2"], "the changed one restarted")
     assert stage.pid("w1") == before["w1"]

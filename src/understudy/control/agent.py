@@ -34,6 +34,9 @@ from understudy.store.base import Store
 WHY_ENTRIES = 50
 """How much of a service's recent history `why` may rest on."""
 
+FIRST_LOOK_S = 0.5
+"""After a router was started: the time in which servers that start with it pass their first checks."""
+
 
 class Agent:
     """Everything one host does, with the parts it is given; fulfils `Operator`.
@@ -65,7 +68,7 @@ class Agent:
             for name, work in {
                 "journal": self._journal.run(),
                 "router's events": follow_router(self._router, self._loop.wake, self._loop.happened),
-                "loop": self._loop.run(),
+                "loop": self._loop.run(0.0 if adopted else FIRST_LOOK_S),
             }.items()
         ]
 

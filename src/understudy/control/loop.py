@@ -74,8 +74,12 @@ class Loop:
         self._news: list[Event] = []
         self._wake = asyncio.Event()
 
-    async def run(self) -> None:
-        """Tick for ever: at once when something happened, else as often as looking is cheap. No fault ends it."""
+    async def run(self, first_s: float) -> None:
+        """Tick for ever: at once when something happened, else as often as looking is cheap. No fault ends it.
+
+        The first look comes after `first_s`, so that what has just been started is not called down for that.
+        """
+        await self._clock.sleep(first_s)
         while True:
             self._wake.clear()
             began_s = time.process_time()

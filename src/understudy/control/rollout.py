@@ -2,24 +2,34 @@
 
 Order of an apply: read; refuse what cannot change; store the version; router; then, in one transaction, the records and
 which version is in force; commands. When the router refuses, the old spec stays in force, and the journal says why.
+A command is ended when its endpoint has nothing in flight any more, and where several are restarted, the next one waits
+until the one before serves again.
 """
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from understudy.control.clock import Clock
 from understudy.control.loop import Loop
-from understudy.control.supervisor import Supervisor
+from understudy.control.supervisor import Job, Supervisor
 from understudy.control.versions import StoredSpec, Versions
 from understudy.control.view import SpecChange, Version
 from understudy.core.errors import Fault, Refused
 from understudy.core.events import Event, EventKind
 from understudy.core.model import Spec
+from understudy.core.pool_health import SERVING, kept_out
+from understudy.core.pools import Admin
 from understudy.core.routes import compile_routes
 from understudy.core.words import count
 from understudy.router.base import Change, Router
 from understudy.spec import read
+
+PATIENCE_S = 5.0
+"""How long a command's end waits for what is in flight, and the next restart for the one before to serve again."""
+POLL_S = 0.05
 
 
 def refuse_fixed(old: Spec, new: Spec) -> None:
@@ -133,6 +143,7 @@ class Rollout:
         desired = compile_routes(spec, self._loop.records_under(spec))
         plan = self._sentences(spec, self._router.plan(desired))
         try:
+            await self._empty(self._supervisor.unwanted(spec))
             change = await self._router.apply(desired)
         except Fault as fault:
             self._loop.happened(Event(EventKind.ROUTER_REFUSED, f"Version {version} was refused: {fault}"))
@@ -146,10 +157,54 @@ class Rollout:
             raise
         self._loop.behind = False
         self._loop.tell_change(change)
-        await self._supervisor.apply(spec)
+        await self._supervisor.start_new(spec)
         await self._supervisor.prune(spec)
+        for job in self._supervisor.outdated(spec):
+            await self._restart(job)
         self._loop.wake()
         return SpecChange(before, version, plan, change.reload)
+
+    async def _restart(self, job: Job) -> None:
+        """Restart a command with nothing in flight on its endpoint; comes back when it serves again, or might never."""
+        await self._empty((job,))
+        await self._route_around((job,), Admin.MAINT)  # from which it comes back by passing its checks
+        await self._supervisor.restart(job)
+        await self._router.apply(compile_routes(self._loop.spec, self._loop.records))
+        if job.endpoint not in kept_out(self._loop.records[job.service]):
+            await self._patiently(partial(self._serves, job))
+
+    async def _empty(self, jobs: Sequence[Job]) -> None:
+        """Let the router send nothing new to these endpoints of the spec in force, and wait for what is in flight."""
+        if jobs:
+            await self._route_around(jobs, Admin.DRAIN)
+        for job in jobs:
+            await self._patiently(partial(self._idle, job))
+
+    async def _route_around(self, jobs: Sequence[Job], order: Admin) -> None:
+        """For a while, without a record: whatever goes wrong, the next tick makes the router do what is stored."""
+        self._loop.behind = True
+        records = dict(self._loop.records)
+        for job in jobs:
+            record = records[job.service]
+            others = tuple((name, admin) for name, admin in record.admin if name != job.endpoint)
+            records[job.service] = replace(record, admin=(*others, (job.endpoint, order)))
+        await self._router.apply(compile_routes(self._loop.spec, records))
+
+    async def _idle(self, job: Job) -> bool:
+        return await self._router.sessions(job.service, job.endpoint) == 0
+
+    async def _serves(self, job: Job) -> bool:
+        seen = (await self._router.observe()).pools[job.service].endpoints
+        return any(one.endpoint == job.endpoint and one.oper in SERVING for one in seen)
+
+    async def _patiently(self, true: Callable[[], Awaitable[bool]]) -> None:
+        """Wait until it is true, but not for ever; a router that cannot be asked is asked again."""
+        end_boot_s = self._clock.now().boot_s + PATIENCE_S
+        while self._clock.now().boot_s < end_boot_s:
+            with contextlib.suppress(Fault):
+                if await true():
+                    return
+            await self._clock.sleep(POLL_S)
 
     def _sentences(self, spec: Spec, change: Change) -> tuple[str, ...]:
         return (*change.live, *silent_changes(self._loop.spec, spec), *self._supervisor.plan(spec))

@@ -105,19 +105,34 @@ class Supervisor:
         await asyncio.sleep(0)  # each watch takes its first step: everything is started when this returns
         self._housekeeper = asyncio.create_task(self._keep_logs_small())
 
-    async def apply(self, spec: Spec) -> None:
-        """Start what is new, restart what has another command, leave the rest; `prune` stops what is not wanted."""
+    def unwanted(self, spec: Spec) -> tuple[Job, ...]:
+        """What runs, and the spec does not have any more."""
         wanted = jobs_of(spec)
-        running = {title: watch.job for title, watch in self._watches.items()}
-        await self._drop(_changed(running, wanted))
-        for title, job in wanted.items():
+        return tuple(watch.job for title, watch in self._watches.items() if title not in wanted)
+
+    def outdated(self, spec: Spec) -> tuple[Job, ...]:
+        """What runs, and the spec has with another command, as it should be."""
+        wanted = jobs_of(spec)
+        return tuple(wanted[title] for title in _changed({t: w.job for t, w in self._watches.items()}, wanted))
+
+    async def start_new(self, spec: Spec) -> None:
+        """Start what the spec has and is not there yet; the rest is left as it is."""
+        for title, job in jobs_of(spec).items():
             if title not in self._watches:
                 self._watch(job, None)
         await asyncio.sleep(0)  # as in start
 
+    async def restart(self, job: Job) -> None:
+        """End what runs under that name, and run this."""
+        try:
+            await self._drop([job.title])
+        finally:
+            self._watch(job, None)
+            await asyncio.sleep(0)  # as in start
+
     async def prune(self, spec: Spec) -> None:
         """Stop what the spec does not want any more; to be called when the router sends nothing there any more."""
-        await self._drop(self._watches.keys() - jobs_of(spec).keys())
+        await self._drop(job.title for job in self.unwanted(spec))
 
     async def stop(self) -> None:
         """End all that was started here or adopted, and nothing else. Raises Fault when something would not end."""
