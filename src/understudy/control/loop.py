@@ -2,7 +2,7 @@
 
 RULES: a record is stored before the router hears of it, and the events that say why are stored with it, so that no
 death in between loses one (a new spec has its own order: rollout.py). Decisions are core/'s; what an operator orders
-goes the same way from `persist` on. One thing at a time: whoever observes, decides or acts holds `turn`.
+goes the same way from `persist` on. One thing at a time: whoever decides or acts holds `turn`.
 """
 
 import asyncio
@@ -67,7 +67,8 @@ class Loop:
         """Whether a record may not be as we know it: somebody else wrote it, or the store's answer was lost."""
         self._stored = Loaded()
         """What is in the store, as far as we know; `refused` are the records that cannot be read and stay untouched."""
-        self._judged: dict[Name, PoolSeen] = {}
+        self._judged: Mapping[Name, PoolSeen] = {}
+        """What the last decisions rest on."""
         self._memories: dict[Name, PoolMemory] = {}
         self._looked_boot_s: float | None = None
         self._ledgers_saved_boot_s = 0.0
@@ -94,12 +95,18 @@ class Loop:
 
     async def tick(self) -> None:
         """One look at the router, and all that follows from it. Raises Refused; the next tick makes up for it."""
+        spec = self.spec
+        seen = await self._observe()
         async with self.turn:
+            if spec is not self.spec:
+                return  # what was seen is of another spec: look again
             now = self._clock.now()
-            seen = await self._observe(now)
+            self._account(seen.pools, now)
+            self.seen = seen
             await self._reread_if_stale()
             decisions = self._decide(seen, now)
             await self._persist(decisions)
+            self._judged = seen.pools
             await self._act()
             self._publish()
             await self._save_ledgers(now)
@@ -200,15 +207,13 @@ class Loop:
 
     # --- the steps of a tick ------------------------------------------------------------------------------------------
 
-    async def _observe(self, now: Now) -> RouterSeen:
+    async def _observe(self) -> RouterSeen:
+        """Look, without the turn: it may take long with many endpoints, and an order should not wait for it."""
         try:
-            seen = await self._router.observe()
+            return await self._router.observe()
         except Fault:
-            self._account({}, now)
+            self._account({}, self._clock.now())
             raise
-        self._account(seen.pools, now)
-        self.seen = seen
-        return seen
 
     def _decide(self, seen: RouterSeen, now: Now) -> dict[Name, PoolDecision]:
         decisions = {}
@@ -234,8 +239,6 @@ class Loop:
             if name not in changed and one.events:
                 self.happened(*one.events)
             self._memories[name] = one.memory
-            if self.seen and name in self.seen.pools:
-                self._judged[name] = self.seen.pools[name]
 
     async def _save(self, pools: Mapping[Name, PoolRecord], events: Iterable[Event], **more: Any) -> None:
         try:
