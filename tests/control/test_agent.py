@@ -176,6 +176,15 @@ async def test_news_from_the_router_is_seen_at_once(stage: Stage) -> None:
         assert (await agent.status()).services[0].endpoints[1].oper is Oper.DOWN
 
 
+async def test_a_death_of_the_proxy_is_in_the_journal(stage: Stage) -> None:
+    """What the router says of itself is kept, under its kind."""
+    async with stage.agent() as agent:
+        await seen(stage, agent)
+        stage.proxy.kill()
+        await stage.clock.advance(0.1)
+    assert await stage.count(EventKind.ROUTER_DIED) == 1
+
+
 RUN = TEXT.replace('19102"}', '19102", run: [sleep, "1012"]}')
 
 

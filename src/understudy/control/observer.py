@@ -6,7 +6,7 @@ from collections.abc import Callable
 import structlog
 
 from understudy.core.errors import Fault
-from understudy.core.events import Event, EventKind
+from understudy.core.events import Event
 from understudy.router.base import Router
 
 AGAIN_S = 1.0
@@ -18,7 +18,7 @@ async def follow_router(router: Router, wake: Callable[[], None], publish: Calla
         try:
             async for event in router.events():
                 if event.service is None:
-                    publish(Event(EventKind.ROUTER_CHANGED, event.text))
+                    publish(Event(event.kind, event.text))
                 wake()
         except Fault as fault:
             structlog.get_logger().warning(str(fault))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from understudy.core.errors import Fault
+from understudy.core.events import EventKind
 from understudy.core.pools import PoolSeen
 from understudy.core.routes import RouterState
 from understudy.core.text import Name
@@ -31,6 +32,8 @@ class RouterEvent:
     service: Name | None
     endpoint: Name | None
     text: str
+    kind: EventKind = EventKind.ROUTER_CHANGED
+    """What the journal files it under, when it is about the proxy itself (`service` is None)."""
 
 
 @dataclass(frozen=True, slots=True)

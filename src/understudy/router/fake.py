@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from understudy.core.events import EventKind
 from understudy.core.pools import Admin, Counters, EndpointSeen, Oper, PoolSeen
 from understudy.core.routes import Pool, Route, RouterState, Slot
 from understudy.core.text import Name
@@ -54,7 +55,7 @@ class FakeProxy:
         """The process dies; the router starts it again at once."""
         self.pid += 1
         self.sessions.clear()
-        self.events.put_nowait(RouterEvent(None, None, "the proxy died; it is started again"))
+        self.events.put_nowait(RouterEvent(None, None, "the proxy died; it is started again", EventKind.ROUTER_DIED))
 
 
 class FakeRouter:

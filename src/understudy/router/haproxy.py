@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
+from understudy.core.events import EventKind
 from understudy.core.model import Kind
 from understudy.core.pools import Admin
 from understudy.core.routes import RouterState
@@ -80,7 +81,7 @@ class HAProxyRouter:
 
     def __init__(self, layout: Layout, program: str = "haproxy", threads: int | None = None) -> None:
         """Nothing happens before `start`. `threads` bounds a worker's; None leaves it to HAProxy."""
-        self._layout = layout
+        self._layout = Layout(layout.directory.absolute())
         self._program = program
         self._threads = threads
         self._output: process.Output | None = None
@@ -153,6 +154,14 @@ class HAProxyRouter:
         """What HAProxy reports now."""
         state = self._running_state()
         look = await self._look(state)
+        if look is None:  # in the middle of a reload: wait until it is done
+            async with self._lock:
+                state = self._running_state()
+                look = await self._look(state)
+        if look is None:
+            raise RouterFault(
+                "HAProxy's runtime socket answers from a worker that we do not know: see who else runs there"
+            )
         pools = {}
         async for route in look.paced(state.routes):
             frontend = look.frontends.get(route.service)
@@ -360,7 +369,8 @@ class HAProxyRouter:
                 began = time.monotonic()
                 await master.died.wait()
                 tries = tries if time.monotonic() - began < STABLE_S else 0
-                self._emit(None, None, f"HAProxy (master {master.pid}) died; it is started again")
+                text = f"HAProxy (master {master.pid}) died; it is started again"
+                self._emit(None, None, text, EventKind.ROUTER_DIED)
                 await asyncio.sleep(BACKOFF_S[min(tries, len(BACKOFF_S) - 1)])
             tries += 1
             async with self._lock:
@@ -373,10 +383,10 @@ class HAProxyRouter:
             self._master = None
         try:
             await self._launch(state)
-        except RouterFault as fault:
-            self._emit(None, None, str(fault))
+        except (RouterFault, OSError) as fault:
+            self._emit(None, None, str(fault), EventKind.ROUTER_REFUSED)
         else:
-            self._emit(None, None, f"HAProxy runs again (worker {self._worker})")
+            self._emit(None, None, f"HAProxy runs again (worker {self._worker})", EventKind.ROUTER_STARTED)
 
     def _attach(self, worker: int, state: RouterState, *, only_new: bool) -> None:
         """From now on this is the worker: count for it and listen to it."""
@@ -444,8 +454,8 @@ class HAProxyRouter:
 
     # --- looking ------------------------------------------------------------------------------------------------------
 
-    async def _look(self, state: RouterState) -> _Look:
-        """Read every worker's statistics once, and count."""
+    async def _look(self, state: RouterState) -> _Look | None:
+        """Read every worker's statistics once, and count; None when a worker answers that has not taken over yet."""
         look = _Look({}, {}, {}, 0, 1, 0.0)
         self._map_endpoints(state)
         forgiven = {pid: set(worker.forgiven) for pid, worker in self._workers.items()}
@@ -457,7 +467,7 @@ class HAProxyRouter:
         look.pid = int(info.rpartition("Pid: ")[2].partition("\n")[0] or 0)
         worker = self._workers.get(look.pid)
         if worker is None:
-            raise RouterFault("HAProxy changes its worker at this moment: look again")
+            return None
         async for row in self._counted(look, worker, table):
             key = (row[seen.PROXY], row[seen.SERVER])
             look.servers[key] = row
@@ -578,10 +588,12 @@ class HAProxyRouter:
         elif backend is not None and (pool := parse_backend(backend[1])) is not None:
             self._emit(pool[0], None, line)
 
-    def _emit(self, service: Name | None, endpoint: Name | None, text: str) -> None:
+    def _emit(
+        self, service: Name | None, endpoint: Name | None, text: str, kind: EventKind = EventKind.ROUTER_CHANGED
+    ) -> None:
         if self._events.full():
             self._events.get_nowait()  # nobody listens; the newest matter most
-        self._events.put_nowait(RouterEvent(service, endpoint, text))
+        self._events.put_nowait(RouterEvent(service, endpoint, text, kind))
 
     # --- letting go ---------------------------------------------------------------------------------------------------
 
