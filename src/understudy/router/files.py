@@ -63,8 +63,9 @@ class Files:
         self._write(self._layout.candidate, rendered.config)
 
     def withdraw(self) -> None:
-        """Drop the candidate: it is not, or no longer, on its way."""
-        self._layout.candidate.unlink(missing_ok=True)
+        """Drop the candidate: it is not, or no longer, on its way. Should that fail, the next start reloads once more."""
+        with contextlib.suppress(OSError):
+            self._layout.candidate.unlink(missing_ok=True)
 
     def install(self, server_state: str) -> None:
         """Make the candidate the configuration, keeping the former one by its side; needs next to no space."""
@@ -84,7 +85,7 @@ class Files:
 
     def restore(self, former: Rendered | None) -> None:
         """Put the former configuration back; the present one did not work."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             self._former.replace(self._layout.config)
         if former is not None:
             with contextlib.suppress(RouterFault):  # a full disk: these are written again before the next reload
@@ -93,12 +94,13 @@ class Files:
 
     def settle(self, rendered: Rendered) -> None:
         """The candidate works: drop the former configuration and wrappers that nothing names any more."""
-        self._former.unlink(missing_ok=True)
         self.withdraw()
         named = {path for path, _ in rendered.files}
-        for path in self._layout.checks.iterdir():
-            if path not in named:
-                path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # litter, nothing worse
+            self._former.unlink(missing_ok=True)
+            for path in self._layout.checks.iterdir():
+                if path not in named:
+                    path.unlink()
 
     def save(self, rendered: Rendered) -> None:
         """Keep the files what the running proxy is, after live changes."""

@@ -87,10 +87,15 @@ class Output:
 
     def __init__(self, path: Path) -> None:
         """Open the pipe, making it where it is missing."""
-        if not path.is_fifo():
-            path.unlink(missing_ok=True)
-            os.mkfifo(path, 0o600)
-        self._fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if not path.is_fifo():
+                path.unlink(missing_ok=True)
+                os.mkfifo(path, 0o600)
+            self._fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as fault:
+            raise RouterFault(
+                f"cannot make {path} ({fault.strerror}): make its folder writable, then try again"
+            ) from None
         self._lines: deque[str] = deque(maxlen=200)
         asyncio.get_running_loop().add_reader(self._fd, self._drain)
 
@@ -162,7 +167,7 @@ def spawn(program: str, layout: Layout) -> int:
     return os.posix_spawn(
         program,
         [program, "-W", "-S", f"{layout.master_socket},mode,600", "-f", str(layout.config)],
-        os.environ,
+        {"PATH": os.environ.get("PATH", os.defpath)},  # no more: the agent's environment may hold secrets
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, output, os.O_RDWR | os.O_NONBLOCK, 0),
