@@ -63,7 +63,7 @@ class Files:
         self._write(self._layout.candidate, rendered.config)
 
     def withdraw(self) -> None:
-        """Drop the candidate: it is not, or no longer, on its way. Should that fail, the next start reloads once more."""
+        """Drop the candidate: it is not on its way. Should that fail, the next start reloads once more."""
         with contextlib.suppress(OSError):
             self._layout.candidate.unlink(missing_ok=True)
 
