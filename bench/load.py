@@ -1,12 +1,13 @@
 """An open-loop HTTP client: sends on schedule whatever the answers do, so that no outage hides behind a waiting client.
 
-Idle connections are kept and used again, last in, first out. A request is never sent twice. Latency counts from the
-moment the request was due, so a late client would show as slow answers, not as fewer of them.
+Connections are kept and used in turn, so that idle ones are met too. A request is never sent twice. Latency counts from
+the moment the request was due, so a late client would show as slow answers, not as fewer of them.
 """
 
 import asyncio
 import time
 from asyncio import Transport
+from collections import deque
 from dataclasses import dataclass, field
 
 GET = b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n"
@@ -24,12 +25,16 @@ class Sent:
 
 @dataclass(slots=True)
 class Plan:
-    """What to send: `rate` GETs a second, and one POST after every `gets_per_post` of them; 0 means no POSTs."""
+    """What to send: `rate` GETs a second, and one POST after every `gets_per_post` of them; 0 means no POSTs.
+
+    `connections` are opened before the first request; more are when all are busy.
+    """
 
     rate: float
     length_s: float
     deadline_s: float = 3.0
     gets_per_post: int = 0
+    connections: int = 0
     post_prefix: str = "p"
 
 
@@ -91,11 +96,12 @@ class Client:
     def __init__(self, address: str, port: int) -> None:
         self._address = address
         self._port = port
-        self._idle: list[_Connection] = []
+        self._idle: deque[_Connection] = deque()
         self.load = Load()
 
     async def run(self, plan: Plan, start_s: float | None = None) -> Load:
         """Send the whole plan from `start_s` (monotonic clock) on, wait for the last answer, and close."""
+        self._idle.extend([await self._connect() for _ in range(plan.connections)])
         start_s = time.monotonic() if start_s is None else start_s
         tasks: list[asyncio.Task[None]] = []
         for number in range(round(plan.rate * plan.length_s)):
@@ -140,9 +146,12 @@ class Client:
 
     async def _connection(self) -> _Connection:
         while self._idle:
-            connection = self._idle.pop()
+            connection = self._idle.popleft()
             if connection.open:
                 return connection
+        return await self._connect()
+
+    async def _connect(self) -> _Connection:
         self.load.connects += 1
         loop = asyncio.get_running_loop()
         _, connection = await loop.create_connection(_Connection, self._address, self._port)

@@ -19,6 +19,8 @@ from tests.hosts import Host
 PORT = 8080
 """Where every proxy listens on its host."""
 
+API_PORT = 8600
+
 START_S = 30.0
 
 
@@ -83,20 +85,31 @@ def _name(pid: int) -> str:
         return ""
 
 
-def _ours(address: str, servers: Sequence[str], folder: Path) -> Recipe:
+def our_spec(address: str, servers: Sequence[str], extra: str = "") -> str:
+    """A plain spec with nothing tuned; `extra` is a further line for the service."""
     endpoints = "\n".join(f"      - {{name: w{n}, address: '{at}'}}" for n, at in enumerate(servers, start=1))
-    spec = folder / "spec.yaml"
-    spec.write_text(
+    return (
         "cluster: bench\n"
+        f"api: {address}:{API_PORT}\n"
         "services:\n"
         "  web:\n"
         "    kind: http\n"
         f"    listen: {address}:{PORT}\n"
         "    health: {http: {path: /}}\n"
+        f"{extra}"
         f"    endpoints:\n{endpoints}\n"
     )
-    understudy = str(Path(sys.executable).parent / "understudy")
-    return Recipe((understudy, "up", str(spec), "--state-dir", str(folder / "state")), "haproxy")
+
+
+def understudy_up(spec: Path, folder: Path) -> tuple[str, ...]:
+    """The command that runs the real agent; its state is in FOLDER/state."""
+    return (str(Path(sys.executable).parent / "understudy"), "up", str(spec), "--state-dir", str(folder / "state"))
+
+
+def _ours(address: str, servers: Sequence[str], folder: Path) -> Recipe:
+    spec = folder / "spec.yaml"
+    spec.write_text(our_spec(address, servers))
+    return Recipe(understudy_up(spec, folder), "haproxy")
 
 
 def _haproxy(servers: Sequence[str], folder: Path, text: str) -> Recipe:
