@@ -53,6 +53,10 @@ class Place:
         self.state = self.folder / "state"
         self.argv = [UNDERSTUDY, "up", str(self.spec), "--state-dir", str(self.state)]
 
+    def without(self, name):
+        """The spec without one endpoint."""
+        return "".join(line for line in self.text.splitlines(keepends=True) if f"name: {name}" not in line)
+
     def run(self, *argv, timeout=60):
         return subprocess.run(
             [UNDERSTUDY, *argv],
@@ -129,13 +133,15 @@ def eventually(true, what):
 
 def test_a_day_in_the_life(place):
     """Up; an endpoint killed and seen; drained, changed, rolled back; a second `up` refused; Ctrl-C leaves nothing."""
-    w3 = subprocess.Popen([sys.executable, str(place.folder / "server.py"), "w3", str(place.ports["w3"])])
+    w3 = subprocess.Popen(
+        [sys.executable, str(place.folder / "server.py"), "w3", str(place.ports["w3"])], stderr=subprocess.DEVNULL
+    )
     up = Up(place.argv)
     try:
         ready = up.line_with("ready")
         assert f"web on http://127.0.0.1:{place.ports['web']}/ (3 of 3 endpoints up)" in ready
         assert f"http://127.0.0.1:{place.ports['api']}" in ready
-        assert {place.get() for _ in range(30)} == {"w1", "w2", "w3"}
+        eventually(lambda: {place.get() for _ in range(30)} == {"w1", "w2", "w3"}, "all three serve")
 
         w3.kill()
         w3.wait()
@@ -158,7 +164,7 @@ def test_a_day_in_the_life(place):
         eventually(lambda: {place.get() for _ in range(20)} == {"w1", "w2"}, "w1 serves again")
 
         without_w2 = place.folder / "new.yaml"
-        without_w2.write_text("".join(line for line in place.text.splitlines(keepends=True) if "name: w2" not in line))
+        without_w2.write_text(place.without("w2"))
         assert "w2" in place.run("plan", str(without_w2)).stdout
         applied = place.run("apply", str(without_w2))
         assert applied.returncode == 0, applied
@@ -189,6 +195,7 @@ def test_a_day_in_the_life(place):
 
 def test_the_agent_killed_harms_nobody(place):
     """After kill -9 of the agent traffic flows on, and the next `up` adopts HAProxy and the servers as they are."""
+    place.spec.write_text(place.without("w3"))
     up = Up(place.argv)
     try:
         up.line_with("ready")
@@ -250,12 +257,38 @@ def test_a_read_only_state_directory(place):
 
 
 @needs_root
-@pytest.mark.parametrize("size", ["4k", "16k", "64k"])
+@pytest.mark.parametrize("size", ["4k", "16k", "64k", "100k"])
 def test_a_full_disk(place, size):
     """However early or late the disk fills while starting, it is one sentence that says so."""
     place.state.mkdir()
     sentence = refused(place, *mounted(f"mount -t tmpfs -o size={size} none {place.state}"))
     assert "No space left" in sentence or "full" in sentence
+
+
+@needs_root
+def test_a_disk_that_fills_while_running(place):
+    """Traffic goes on, an order is refused with one sentence, and Ctrl-C still leaves nothing behind."""
+    place.state.mkdir()
+    place.spec.write_text(place.without("w3"))
+    up = Up([*mounted(f"mount -t tmpfs -o size=1m none {place.state}"), *place.argv])
+    try:
+        up.line_with("ready")
+        room = Path(f"/proc/{up.process.pid}/root{place.state}") / "fill"
+        with contextlib.suppress(OSError), room.open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+        drained = place.run("drain", "web", "w1")
+        assert drained.returncode == 1
+        assert "full" in one_sentence(drained)
+        assert {place.get() for _ in range(20)} == {"w1", "w2"}
+        assert place.run("status").returncode == 0
+        up.process.send_signal(signal.SIGINT)
+        up.process.wait(PATIENCE_S)
+        eventually(lambda: not place.processes(), "no process is left")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            up.process.kill()
+        up.process.wait()
 
 
 def mounted(command):

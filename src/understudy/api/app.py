@@ -7,7 +7,6 @@ import asyncio
 from importlib.metadata import version
 from typing import Annotated, Any
 
-import structlog
 from fastapi import APIRouter, FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -250,7 +249,6 @@ async def _answer_invalid(_request: Request, failure: Exception) -> Response:
     return JSONResponse({"reason": f"the request does not say what is needed: {'; '.join(told)}"}, 422)
 
 
-async def _answer_unforeseen(request: Request, failure: Exception) -> Response:
-    """An error of ours: details go to the log, not to the client."""
-    structlog.get_logger().error("api.unforeseen", path=request.url.path, exc_info=failure)
+async def _answer_unforeseen(_request: Request, _failure: Exception) -> Response:
+    """An error of ours: details go to the log (the server sees to that), not to the client."""
     return JSONResponse({"reason": "the agent met an error that nobody foresaw: its log tells the details"}, 500)

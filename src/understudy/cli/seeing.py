@@ -101,5 +101,7 @@ def print_change(change: SpecChange) -> None:
         screen.print(f"  reload: {plain(sentence)}", soft_wrap=True)
     if change.changes and not change.reload:
         screen.print("no reload is needed" if change.to_version is None else "no reload was needed")
-    if change.to_version is not None:
+    if change.to_version == change.from_version:
+        screen.print(f"version {change.to_version} stays in force")
+    elif change.to_version is not None:
         screen.print(f"version {change.to_version} is in force (it was {change.from_version})")
