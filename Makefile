@@ -3,7 +3,7 @@ PY := .venv/bin/python
 SPEC ?= examples/web.yaml
 STATE ?= .state
 
-.PHONY: up setup test lint types check bench-http bench-router clean
+.PHONY: up setup test lint types check bench-http bench-cpu bench-reload bench-scale .bench clean
 
 up: setup               ## set up what is missing and run the example in the foreground
 	@.venv/bin/understudy up $(SPEC) --state-dir $(STATE)
@@ -29,10 +29,21 @@ lint:                   ## style, and the direction of imports
 types:                  ## strict types of src/
 	@.venv/bin/mypy
 
-bench-http: setup       ## ours beside HAProxy, nginx and Envoy, with a server killed, stopped, cut off (needs root)
+bench-http: .bench      ## a server killed, hung, cut off: ours beside HAProxy, nginx and Envoy (4 minutes; needs root)
+	@$(PY) -m bench.http
+
+bench-cpu: .bench       ## CPU time per proxied request, ours beside the same peers (needs root)
+	@$(PY) -m bench.cpu
+
+bench-reload: .bench    ## what 20 reloads under load cost the clients (needs root)
+	@$(PY) -m bench.reload
+
+bench-scale: .bench     ## 1 000 services of 10 endpoints: applying, one weight, idling (needs root)
+	@$(PY) -m bench.scale
+
+.bench: setup           # what the benches need on top
 	@./setup-host bench
 	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
-	@$(PY) -m bench.http
 
 clean:                  ## remove what setup made
 	rm -rf .venv

@@ -76,8 +76,8 @@ def main() -> int:
     head = ["proxy", "failed", "p99", "max", "reload p50", "reload max", "processes left", "client late"]
     report.publish(
         "reload",
-        f"{round(PLAN.rate * PLAN.length_s)} requests at {PLAN.rate:.0f}/s over {PLAN.connections} keep-alive connections,"
-        f" {RELOADS} reloads, one every {EVERY_S:.0f} s. Times in ms; a peer's reload is only the signal.\n\n"
+        f"{round(PLAN.rate * PLAN.length_s)} requests at {PLAN.rate:.0f}/s over {PLAN.connections} keep-alive "
+        f"connections, {RELOADS} reloads, one every {EVERY_S:.0f} s. Times in ms; a peer's reload is only a signal.\n\n"
         + report.table(head, rows),
     )
     return 0
