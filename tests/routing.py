@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import shutil
 import socket
 import tempfile
@@ -17,6 +18,9 @@ from understudy.core.text import Address, Name
 from understudy.router.haproxy import HAProxyRouter
 from understudy.router.layout import Layout
 
+HOST = f"127.{1 + os.getpid() // 250 % 250}.{1 + os.getpid() % 250}.1"
+"""A loopback address of this process's own, where no other test run and no client's port can be in the way."""
+
 CHECKS = HealthPolicy(interval_ms=100, timeout_ms=90, fall=2, rise=2, slow_start_ms=0)
 
 
@@ -25,7 +29,7 @@ def free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
-            each.bind(("127.0.0.1", 0))
+            each.bind((HOST, 0))
         return [each.getsockname()[1] for each in sockets]
 
 
@@ -54,7 +58,7 @@ class Backend:
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, HOST, self.port)
 
     async def stop(self) -> None:
         """Like a killed process: nobody listens any more, and open connections are gone."""
@@ -100,9 +104,9 @@ def service(
     return PoolService(
         name=Name(name),
         kind=kind,
-        listen=Address("127.0.0.1", port),
+        listen=Address(HOST, port),
         endpoints=tuple(
-            Endpoint(Name(backend.name), Address("127.0.0.1", backend.port), group=group)
+            Endpoint(Name(backend.name), Address(HOST, backend.port), group=group)
             for group, members in ((Group.PRIMARY, backends), (Group.BACKUP, backup))
             for backend in members
         ),
@@ -165,7 +169,7 @@ async def get(port: int, timeout_s: float = 5.0) -> str:
     """One GET on a connection of its own: the body, or 'failed: …'."""
     try:
         async with asyncio.timeout(timeout_s):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            reader, writer = await asyncio.open_connection(HOST, port)
             try:
                 return await exchange(reader, writer)
             finally:
@@ -215,7 +219,7 @@ class Load:
                 if streams is None or streams[0].at_eof():
                     if streams is not None:
                         streams[1].close()
-                    streams = await asyncio.open_connection("127.0.0.1", self.port)
+                    streams = await asyncio.open_connection(HOST, self.port)
                 body = await exchange(*streams)
                 if body.startswith("failed"):
                     self.failures.append(body)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from tests.routing import Backend, desired, end_proxy, eventually, free_ports, get, service, short_directory
+from tests.routing import HOST, Backend, desired, end_proxy, eventually, free_ports, get, service, short_directory
 
 from understudy.core.model import Kind, PoolService
 from understudy.core.pools import Admin, EndpointSeen, Oper
@@ -93,7 +93,7 @@ class RealWorld:
         async with contextlib.AsyncExitStack() as stack:
             before = self.backends[service, endpoint].served
             while self.backends[service, endpoint].served == before:
-                reader, writer = await asyncio.open_connection("127.0.0.1", self.ports[service])
+                reader, writer = await asyncio.open_connection(HOST, self.ports[service])
                 stack.callback(writer.close)
                 writer.write(b"x")
                 await reader.read(1)

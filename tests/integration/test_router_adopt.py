@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.routing import (
+    HOST,
     Backend,
     Load,
     children,
@@ -35,11 +36,13 @@ WEB, W1, W2 = Name("web"), Name("w1"), Name("w2")
 AGENT = """
 import asyncio, sys
 from pathlib import Path
+from tests import routing
 from tests.routing import Backend, desired, service
 from understudy.router.haproxy import HAProxyRouter
 from understudy.router.layout import Layout
 
-async def main(directory, port, *servers):
+async def main(host, directory, port, *servers):
+    routing.HOST = host
     web = service("web", int(port), [Backend(f"w{n + 1}", int(each)) for n, each in enumerate(servers)])
     router = HAProxyRouter(Layout(Path(directory)), threads=1)
     await router.start(desired(web))
@@ -76,7 +79,7 @@ async def test_a_killed_agent_leaves_traffic_flowing_and_the_next_adopts(directo
     port = free_ports(1)[0]
     web = service("web", port, backends)
     agent = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", AGENT, str(directory), str(port), *(str(each.port) for each in backends)),
+        *(sys.executable, "-c", AGENT, HOST, str(directory), str(port), *(str(each.port) for each in backends)),
         stdout=asyncio.subprocess.PIPE,
     )
     router = HAProxyRouter(Layout(directory), threads=1)
@@ -130,7 +133,7 @@ async def test_an_adopted_proxy_with_a_foreign_address_is_reloaded(directory: Pa
     web = service("web", port, backends)
     async with running(directory, desired(web)) as first:
         await first.detach()
-        order = f"set server web.primary/s1 addr 127.0.0.1 port {backends[1].port}"
+        order = f"set server web.primary/s1 addr {HOST} port {backends[1].port}"
         await runtime.ask(Layout(directory).admin_socket, order)
         assert {await get(port) for _ in range(4)} == {"w2"}
         async with running(directory, desired(web)):

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.routing import CHECKS, Backend, desired, eventually, free_ports, get, running, service, short_directory
+from tests.routing import CHECKS, HOST, Backend, desired, eventually, free_ports, get, running, service, short_directory
 
 from understudy.core.model import CommandCheck, HttpCheck
 from understudy.core.pools import Oper
@@ -99,7 +99,7 @@ async def test_a_port_in_use_at_start_names_service_and_cure(directory: Path, ba
     with pytest.raises(RouterFault) as fault:
         await router.start(desired(service("web", backend.port, [backend])))
     text = sentence(fault)
-    assert f"'web' cannot listen on 127.0.0.1:{backend.port}" in text
+    assert f"'web' cannot listen on {HOST}:{backend.port}" in text
     assert "choose another port" in text
     assert not Layout(directory).config.exists()
 

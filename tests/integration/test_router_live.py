@@ -4,7 +4,7 @@ import asyncio
 import time
 from dataclasses import replace
 
-from tests.routing import Backend, desired, free_ports, running, service, short_directory
+from tests.routing import HOST, Backend, desired, free_ports, running, service, short_directory
 
 from understudy.core.model import Endpoint, HealthPolicy
 from understudy.core.text import Address, Name
@@ -24,7 +24,7 @@ async def test_one_weight_among_thousands_is_live_in_moments(record_property):
         replace(
             service(f"s{number}", port, []),
             health=QUIET,
-            endpoints=tuple(Endpoint(Name(f"w{n}"), Address("127.0.0.1", backend.port)) for n in range(ENDPOINTS)),
+            endpoints=tuple(Endpoint(Name(f"w{n}"), Address(HOST, backend.port)) for n in range(ENDPOINTS)),
         )
         for number, port in enumerate(ports)
     ]

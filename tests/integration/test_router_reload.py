@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests.routing import (
     CHECKS,
+    HOST,
     Backend,
     Load,
     desired,
@@ -130,7 +131,7 @@ async def test_a_session_in_an_old_worker_is_counted_and_cut(directory: Path):
     async with running(directory, desired(tcp, records=records)) as router, contextlib.AsyncExitStack() as stack:
         streams = []
         for _ in range(2):
-            reader, writer = await asyncio.open_connection("127.0.0.1", ports[2])
+            reader, writer = await asyncio.open_connection(HOST, ports[2])
             stack.callback(writer.close)
             writer.write(b"hello")
             assert await reader.read(5) == b"hello"

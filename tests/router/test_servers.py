@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from tests.routing import Backend, desired, service
+from tests.routing import HOST, Backend, desired, service
 
 from understudy.core.pools import Admin
 from understudy.core.text import Address
@@ -10,7 +10,7 @@ from understudy.router.servers import Known, Shown, parse_servers, running, stat
 
 W1, W2 = Backend("w1", 9001), Backend("w2", 9002)
 SERVICE = service("web", 80, [W1, W2])
-DOWN_1 = {("web.primary", "s1"): Known("127.0.0.1:9001", up=False, since_s=60)}
+DOWN_1 = {("web.primary", "s1"): Known(f"{HOST}:9001", up=False, since_s=60)}
 
 
 def begins(text: str) -> dict[str, tuple[str, str]]:
@@ -23,7 +23,7 @@ def begins(text: str) -> dict[str, tuple[str, str]]:
 def test_only_a_server_that_is_unchanged_keeps_its_health():
     """Same slot, endpoint and address: still down. Another port, or another endpoint: the past says nothing."""
     before = desired(SERVICE)
-    known = DOWN_1 | {("web.primary", "s2"): Known("127.0.0.1:9002", up=True, since_s=5)}
+    known = DOWN_1 | {("web.primary", "s2"): Known(f"{HOST}:9002", up=True, since_s=5)}
     assert begins(state_file(before, before, known)) == {"s1": ("0", "0"), "s2": ("2", "0")}
 
     moved = service("web", 80, [W1, Backend("w2", 9009)])
@@ -45,16 +45,16 @@ def test_admin_states_come_from_what_is_wanted():
 def test_what_runs_is_read_as_a_state_that_can_be_compared():
     """Equal to the desired one when all is well; every deviation shows: weight, admin, address, share, a used spare."""
     state = desired(SERVICE)
-    fine = {("web.primary", f"s{n}"): Shown("127.0.0.1", 9000 + n, Admin.READY, 1) for n in (1, 2)}
+    fine = {("web.primary", f"s{n}"): Shown(HOST, 9000 + n, Admin.READY, 1) for n in (1, 2)}
     assert running(state, fine, {}) == state
 
     changed = fine | {
-        ("web.primary", "s1"): Shown("127.0.0.1", 9005, Admin.DRAIN, 7),
+        ("web.primary", "s1"): Shown(HOST, 9005, Admin.DRAIN, 7),
         ("web.primary", "s3"): Shown("10.0.0.1", 80, Admin.READY, 1),
     }
     slots = running(state, changed, {}).routes[0].primary.slots
     wanted = state.routes[0].primary.slots
-    assert slots[0] == replace(wanted[0], address=Address("127.0.0.1", 9005), admin=Admin.DRAIN, weight=7)
+    assert slots[0] == replace(wanted[0], address=Address(HOST, 9005), admin=Admin.DRAIN, weight=7)
     assert slots[1] == wanted[1]
     assert slots[2].endpoint is not None
     assert slots[2].admin is Admin.READY
