@@ -171,21 +171,21 @@ async def get(port: int, timeout_s: float = 5.0) -> str:
         async with asyncio.timeout(timeout_s):
             reader, writer = await asyncio.open_connection(HOST, port)
             try:
-                return await exchange(reader, writer)
+                return (await exchange(reader, writer))[0]
             finally:
                 writer.close()
     except (OSError, TimeoutError, asyncio.IncompleteReadError) as fault:
         return f"failed: {fault!r}"
 
 
-async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
-    """One GET on an open connection: the body, or the status that was not 200."""
+async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[str, bool]:
+    """One GET on an open connection: the body, or the status that was not 200; and whether the server hangs up now."""
     writer.write(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
     head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
     length = int(head.partition("content-length: ")[2].partition("\r\n")[0] or 0)
     body = (await reader.readexactly(length)).decode()
     status = head.split(" ")[1]
-    return body if status == "200" else f"failed: {status}"
+    return body if status == "200" else f"failed: {status}", "connection: close" in head
 
 
 @dataclass
@@ -220,9 +220,12 @@ class Load:
                     if streams is not None:
                         streams[1].close()
                     streams = await asyncio.open_connection(HOST, self.port)
-                body = await exchange(*streams)
+                body, is_last = await exchange(*streams)
                 if body.startswith("failed"):
                     self.failures.append(body)
+                if is_last:
+                    streams[1].close()
+                    streams = None
             except (OSError, asyncio.IncompleteReadError) as fault:
                 self.failures.append(repr(fault))
                 streams = None
