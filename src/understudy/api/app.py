@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from understudy.api.gate import Gate
-from understudy.api.metrics import exposition
+from understudy.api.metrics import CONTENT_TYPE, exposition
 from understudy.api.stream import journal_stream
 from understudy.control.view import JournalEntry, Operator, Progress, SpecChange, Status, Version
 from understudy.core.errors import Fault, Refused
@@ -93,12 +93,15 @@ def create_app(operator: Operator) -> FastAPI:
     app.include_router(_reading(operator))
     app.include_router(_verbs(operator))
 
-    @app.get("/metrics", tags=["seeing"], response_class=Response, responses=_refused(503))
-    async def metrics(accept: Annotated[str, Header()] = "") -> Response:
+    @app.get(
+        "/metrics",
+        tags=["seeing"],
+        response_class=PlainTextResponse,
+        responses={200: {"description": "Prometheus' text format, version 0.0.4."}, **_refused(503)},
+    )
+    async def metrics() -> StreamingResponse:
         """The same facts for Prometheus."""
-        status = await operator.status()
-        text, content_type = await asyncio.to_thread(exposition, status, agent_version, accept)
-        return Response(text, headers={"Content-Type": content_type})
+        return StreamingResponse(exposition(await operator.status(), agent_version), media_type=CONTENT_TYPE)
 
     return app
 

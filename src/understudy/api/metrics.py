@@ -4,8 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -26,6 +25,8 @@ class Figure(Generic[Subject]):
     help: str
     value: Callable[[Subject], float | None]
 
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 GAUGE, COUNTER = GaugeMetricFamily, CounterMetricFamily
 
@@ -86,49 +87,49 @@ ENDPOINT: tuple[Figure[EndpointStatus], ...] = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class StatusCollector(Collector):
-    """One status as metric families, made one after the other so that only one is in memory at a time."""
+def families(status: Status, agent_version: str) -> Iterator[Metric]:
+    """Every metric family of the status, one after the other, each complete with its help text."""
+    agent = {"cluster": status.cluster, "version": agent_version}
+    yield InfoMetricFamily("understudy_agent", "Which cluster and which release of understudy this is.", agent)
+    for figure in AGENT:
+        yield _family(figure, [], [([], status)])
 
-    status: Status
-    agent_version: str
+    services = [([service.name], service) for service in status.services]
+    yield _state(
+        "understudy_service_health",
+        "1 for the health that the service is in: up, degraded, down or unknown.",
+        ["service", "health"],
+        ([*labels, service.health] for labels, service in services),
+    )
+    for of_service in SERVICE:
+        yield _family(of_service, ["service"], services)
+
+    endpoints = [([service.name, each.name], each) for service in status.services for each in service.endpoints]
+    yield _state(
+        "understudy_endpoint_state",
+        "1 for the state that the endpoint is in: up, starting, down, drain, maint or unknown.",
+        ["service", "endpoint", "state"],
+        ([*labels, endpoint.oper] for labels, endpoint in endpoints),
+    )
+    for of_endpoint in ENDPOINT:
+        yield _family(of_endpoint, ["service", "endpoint"], endpoints)
+
+
+def exposition(status: Status, agent_version: str) -> Iterator[bytes]:
+    """The status in Prometheus' text format (CONTENT_TYPE), a family at a time, so that a large cluster stays small."""
+    for family in families(status, agent_version):
+        yield generate_latest(_Only(family))
+
+
+@dataclass(frozen=True, slots=True)
+class _Only(Collector):
+    """One family, in the shape that the encoder takes."""
+
+    family: Metric
 
     def collect(self) -> Iterator[Metric]:
-        """Every family, complete with its help text."""
-        agent = {"cluster": self.status.cluster, "version": self.agent_version}
-        yield InfoMetricFamily("understudy_agent", "Which cluster and which release of understudy this is.", agent)
-        for figure in AGENT:
-            yield _family(figure, [], [([], self.status)])
-
-        services = [([service.name], service) for service in self.status.services]
-        yield _state(
-            "understudy_service_health",
-            "1 for the health that the service is in: up, degraded, down or unknown.",
-            ["service", "health"],
-            ([*labels, service.health] for labels, service in services),
-        )
-        for of_service in SERVICE:
-            yield _family(of_service, ["service"], services)
-
-        endpoints = [
-            ([service.name, each.name], each) for service in self.status.services for each in service.endpoints
-        ]
-        yield _state(
-            "understudy_endpoint_state",
-            "1 for the state that the endpoint is in: up, starting, down, drain, maint or unknown.",
-            ["service", "endpoint", "state"],
-            ([*labels, endpoint.oper] for labels, endpoint in endpoints),
-        )
-        for of_endpoint in ENDPOINT:
-            yield _family(of_endpoint, ["service", "endpoint"], endpoints)
-
-
-def exposition(status: Status, agent_version: str, accept: str) -> tuple[bytes, str]:
-    """The status in the text format that the Accept header prefers, and that format's content type."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(StatusCollector(status, agent_version))
-    encode, content_type = choose_encoder(accept)
-    return encode(registry), content_type
+        """That family."""
+        yield self.family
 
 
 def _family(figure: Figure[Subject], labels: list[str], subjects: Iterable[tuple[list[str], Subject]]) -> Metric:

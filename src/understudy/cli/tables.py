@@ -32,7 +32,7 @@ STYLES = {
 
 
 SHOWN_IN_FULL = 20
-"""With more services than this, those that are well have one line each."""
+"""How many services have a table; those come first that are not well, and all others have a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,12 @@ class Column:
 def status_view(status: Status, width: int) -> Stack:
     """The whole status for a terminal of that many columns."""
     parts: list[Text | Table] = [_head(status)]
+    in_full = {service.name for service in sorted(status.services, key=is_whole)[:SHOWN_IN_FULL]}
     for service in status.services:
-        if len(status.services) > SHOWN_IN_FULL and is_whole(service):
-            parts.append(_brief(service))
-        else:
+        if service.name in in_full:
             parts += [Text(), *_service(service, status.now_wall_s, width)]
+        else:
+            parts.append(_brief(service))
     return Stack(*parts, Text(), _summary(status))
 
 
@@ -76,6 +77,8 @@ def _title(service: ServiceStatus) -> Text:
 
 
 def _brief(service: ServiceStatus) -> Text:
+    if service.health is not ServiceHealth.UP:
+        return _title(service).append(f"  {plain(service.reason)}", "yellow")
     endpoints = counted(len(service.endpoints), "endpoint")
     return _title(service).append(f"  {endpoints}, {service.objectives.availability_percent:.3f} % available", "dim")
 

@@ -104,7 +104,7 @@ async def _show_ready(operator: Operator, spec: Spec) -> None:
         if not patient and not told:
             told = True
             _say(f"still waiting for {', '.join(waiting[:NAMED_SERVICES])}")
-        await asyncio.sleep(max(LOOK_EVERY_S, 5 * (time.monotonic() - looked_s)))  # a large cluster has other work now
+        await asyncio.sleep(max(LOOK_EVERY_S, 20 * (time.monotonic() - looked_s)))  # a large cluster has other work now
 
 
 def is_ready(service: ServiceStatus, *, patient: bool) -> bool:
