@@ -136,7 +136,12 @@ async def test_an_adopted_proxy_with_a_foreign_address_is_reloaded(directory: Pa
         order = f"set server web.primary/s1 addr {HOST} port {backends[1].port}"
         await runtime.ask(Layout(directory).admin_socket, order)
         assert {await get(port) for _ in range(4)} == {"w2"}
-        async with running(directory, desired(web)):
+        async with running(directory, desired(web)) as second:
+
+            async def is_checked() -> bool:
+                return await oper(second, W1) is Oper.UP
+
+            await eventually(is_checked)
             assert {await get(port) for _ in range(4)} == {"w1", "w2"}
 
 

@@ -67,4 +67,4 @@ def test_haproxys_own_table_is_read():
         for n, flags in ((1, 4), (2, 8), (3, 5))
     )
     assert [each.admin for each in parse_servers(text).values()] == [Admin.READY, Admin.DRAIN, Admin.MAINT]
-    assert parse_servers(text)["web.primary", "s2"] == Shown("127.0.0.1", 9002, Admin.DRAIN, 5)
+    assert parse_servers(text)["web.primary", "s2"] == Shown("127.0.0.1", 9002, Admin.DRAIN, 5, up=True, since_s=6)

@@ -338,9 +338,10 @@ class HAProxyRouter:
             raise RouterFault(f"HAProxy refuses the new configuration: {process.alerts(said)}")
 
     async def _refresh_known(self) -> None:
-        """Learn, for the next worker, who is up and what was counted; while none runs, what was last known stands."""
-        if self._state is not None and self._master is not None and not self._master.died.is_set():
-            await self._look(self._state)
+        """Learn, for the next worker, who is up; while none runs, what was last known stands."""
+        if self._master is not None and not self._master.died.is_set():
+            shown = servers.parse_servers(await runtime.ask(self._layout.admin_socket, "show servers state"))
+            self._known = {key: server.known for key, server in shown.items()}
 
     async def _render(self, state: RouterState) -> Rendered:
         return await asyncio.to_thread(render, state, self._layout, self._facts)

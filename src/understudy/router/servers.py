@@ -37,6 +37,14 @@ class Shown:
     port: int
     admin: Admin
     weight: int
+    up: bool = True
+    since_s: int = 0
+
+    @property
+    def known(self) -> "Known":
+        """What of this a new worker may begin with."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return Known(f"{host}:{self.port}", self.up, self.since_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +65,9 @@ def parse_servers(text: str) -> dict[Key, Shown]:
             continue
         flags = int(fields[6])
         admin = Admin.MAINT if flags & _MAINT_FLAGS else Admin.DRAIN if flags & _DRAIN_FLAGS else Admin.READY
-        shown[fields[1], fields[3]] = Shown(fields[4], int(fields[18]), admin, int(fields[7]))
+        shown[fields[1], fields[3]] = Shown(
+            fields[4], int(fields[18]), admin, int(fields[7]), fields[5] != "0", max(0, int(fields[9]))
+        )
     return shown
 
 
