@@ -155,6 +155,28 @@ def _haproxy_by_hand(address: str, servers: Sequence[str], folder: Path) -> Reci
     )
 
 
+def _haproxy_tuned(address: str, servers: Sequence[str], folder: Path) -> Recipe:
+    """By hand again, by someone who wants to lose no request as we do: retries and fast checks (and POSTs at risk)."""
+    return _haproxy(
+        servers,
+        folder,
+        f"global\n  stats socket {folder}/admin.sock mode 600 level admin\n"
+        "defaults\n"
+        "  mode http\n"
+        "  timeout connect 300ms\n"
+        "  timeout client 60s\n"
+        "  timeout server 2s\n"
+        "  option redispatch 1\n"
+        "  retry-on all-retryable-errors\n"
+        f"frontend web\n  bind {address}:{PORT}\n  default_backend web\n"
+        "backend web\n"
+        "  balance roundrobin\n"
+        "  option httpchk GET /\n"
+        "  default-server inter 300ms fastinter 100ms fall 2 rise 2 observe layer7 error-limit 3 on-error mark-down"
+        " on-marked-down shutdown-sessions\n",
+    )
+
+
 def _nginx(address: str, servers: Sequence[str], folder: Path, upstream: str = "") -> Recipe:
     lines = " ".join(f"server {at};" for at in servers)
     location = "proxy_pass http://web;"
@@ -251,6 +273,7 @@ PEERS: dict[str, Callable[[str, Sequence[str], Path], Recipe]] = {
     "understudy": _ours,
     "haproxy": _haproxy_defaults,
     "haproxy-by-hand": _haproxy_by_hand,
+    "haproxy-tuned": _haproxy_tuned,
     "nginx": _nginx_defaults,
     "nginx-by-hand": _nginx_by_hand,
     "envoy": _envoy,
