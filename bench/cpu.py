@@ -136,4 +136,4 @@ def _text(costs: dict[str, list[float]], seconds: int) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    report.end_with(main)

@@ -180,4 +180,4 @@ def _row(label: str, got: Sequence[Outcome]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    report.end_with(main)

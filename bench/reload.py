@@ -107,4 +107,4 @@ async def _reload_under_load(peer: str, proxy: proxies.Proxy, servers: list[str]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    report.end_with(main)

@@ -1,12 +1,24 @@
-"""Tables as text, on the screen and in bench/results/ (which git ignores)."""
+"""What every bench shares: tables as text, on the screen and in bench/results/ (which git ignores), and how it ends."""
 
 import platform
 import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 RESULTS = Path(__file__).parent / "results"
+
+
+def end_with(main: Callable[[], int]) -> NoReturn:
+    """Run a bench and leave with its exit code; Ctrl-C ends it in one line, after its hosts and files are gone."""
+    try:
+        code = main()
+    except KeyboardInterrupt:
+        print("interrupted; nothing was left behind", file=sys.stderr)
+        code = 130
+    sys.exit(code)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -185,4 +185,4 @@ def _apply_s(api: Api, text: str) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    report.end_with(main)
