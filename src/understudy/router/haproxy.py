@@ -23,7 +23,7 @@ from understudy.core.text import Address, Name
 from understudy.router import process, runtime, seen, servers
 from understudy.router.base import Change, RouterEvent, RouterFault, RouterSeen
 from understudy.router.change import Command, Diff, diff
-from understudy.router.config import HostFacts, Rendered, render
+from understudy.router.config import HostFacts, Rendered, cut_after_ms, render
 from understudy.router.files import Files
 from understudy.router.layout import Layout
 from understudy.router.names import EVENT_RING, SHARE_MAP, backend_name, parse_backend
@@ -46,6 +46,7 @@ QUERIES = 200
 
 _SERVER_LINE = re.compile(r"([A-Za-z][\w-]*\.(?:primary|backup))/(s\d+)")
 _BACKEND_LINE = re.compile(r"backend '?([A-Za-z][\w-]*\.(?:primary|backup))'? has no server available")
+_WENT_DOWN = re.compile(r" is DOWN[.,]")
 _SESSION = re.compile(r"^(0x[0-9a-f]+): .* be=(\S+) srv=(\S+) ", re.MULTILINE)
 
 
@@ -101,6 +102,7 @@ class HAProxyRouter:
         self._keeper: asyncio.Task[None] | None = None
         self._follower: asyncio.Task[None] | None = None
         self._saver: asyncio.Task[None] | None = None
+        self._cutters: set[asyncio.Task[None]] = set()
 
     # --- the port -----------------------------------------------------------------------------------------------------
 
@@ -114,6 +116,8 @@ class HAProxyRouter:
                 adopted = await self._adopt(desired)
                 if not adopted:
                     await self._launch(desired)
+                else:
+                    await self._cut_left_over()
         except BaseException:
             await self.detach()
             raise
@@ -527,6 +531,34 @@ class HAProxyRouter:
         table = await runtime.ask_worker(self._layout.master_socket, pid, [query])
         return sum(int(row[seen.SESSIONS]) for row in seen.rows(table.split("\n")))
 
+    def _cut_later(self, place: servers.Key, service: Name, endpoint: Name) -> None:
+        """Once nobody can still be connecting to a server that went down, end what is left on it."""
+        route = next((route for route in self._state.routes if route.service == service), None) if self._state else None
+        after_ms = cut_after_ms(route.primary) if route else None
+        if after_ms is not None:
+            task = asyncio.create_task(self._cut_if_down(place, service, endpoint, after_ms / 1000))
+            self._cutters.add(task)
+            task.add_done_callback(self._cutters.discard)
+
+    async def _cut_if_down(self, place: servers.Key, service: Name, endpoint: Name, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        try:
+            shown = await runtime.ask(self._layout.admin_socket, f"show servers state {place[0]}")
+            server = servers.parse_servers(shown).get(place)
+            if server is not None and not server.up:
+                await self.cut(service, endpoint)
+        except RouterFault as fault:
+            text = f"what waits on {endpoint} of {service}, which is down, could not be ended: {fault}"
+            self._emit(None, None, text, EventKind.ROUTER_REFUSED)
+
+    async def _cut_left_over(self) -> None:
+        """End what waits on servers that went down while there was no agent."""
+        shown = servers.parse_servers(await runtime.ask(self._layout.admin_socket, "show servers state"))
+        for place, (service, endpoint) in self._workers[self._worker].endpoints.items():
+            server = shown.get(place)
+            if server is not None and not server.up and server.admin is not Admin.MAINT:
+                self._cut_later(place, service, endpoint)
+
     async def _cut_here(self, place: servers.Key) -> int:
         ended = await self._count_place(self._worker, place)
         answer = await runtime.ask(self._layout.admin_socket, f"shutdown sessions server {'/'.join(place)}")
@@ -586,6 +618,8 @@ class HAProxyRouter:
             if occupant is not None:
                 service, endpoint = occupant
                 self._emit(service, endpoint, line.replace(server[0], f"{service}/{endpoint}"))
+                if _WENT_DOWN.search(line):
+                    self._cut_later((server[1], server[2]), service, endpoint)
         elif backend is not None and (pool := parse_backend(backend[1])) is not None:
             self._emit(pool[0], None, line)
 
@@ -600,6 +634,7 @@ class HAProxyRouter:
 
     async def _let_go_of_tasks(self) -> None:
         tasks = [task for task in (self._keeper, self._follower, self._saver) if task is not None]
+        tasks += self._cutters
         self._keeper = self._follower = self._saver = None
         for task in tasks:
             task.cancel()

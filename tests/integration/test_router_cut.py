@@ -1,0 +1,87 @@
+"""Requests that wait on a server that hangs: ended once it is down, and answered by another one where that is safe."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from tests.routing import (
+    CHECKS,
+    Backend,
+    desired,
+    end_proxy,
+    eventually,
+    free_ports,
+    get,
+    running,
+    service,
+    short_directory,
+)
+
+from understudy.core.model import HttpCheck
+from understudy.core.pools import Oper
+from understudy.core.routes import RouterState
+from understudy.core.text import Name
+from understudy.router.haproxy import HAProxyRouter
+from understudy.router.layout import Layout
+
+HANG_S = 30.0
+
+
+@pytest.fixture
+async def backends():
+    started = [Backend(f"w{index + 1}", port) for index, port in enumerate(free_ports(2))]
+    for backend in started:
+        await backend.start()
+    yield started
+    for backend in started:
+        await backend.stop()
+
+
+def web(port: int, backends: list[Backend]) -> RouterState:
+    """A service whose check a hung server fails (it would go on accepting connections)."""
+    return desired(replace(service("web", port, backends), health=replace(CHECKS, check=HttpCheck())))
+
+
+async def hang_with_requests(port: int, backends: list[Backend]) -> list[asyncio.Task[str]]:
+    """Both servers answer, then the first hangs; among ten requests some wait on it."""
+    assert {await get(port) for _ in range(4)} == {"w1", "w2"}
+    backends[0].delay_s = HANG_S
+    waiting = [asyncio.create_task(get(port, timeout_s=HANG_S)) for _ in range(10)]
+    await asyncio.sleep(0.05)
+    assert backends[0].open
+    return waiting
+
+
+async def test_requests_on_a_hung_server_are_answered_by_another(backends: list[Backend]):
+    """No GET waits for the server's timeout, and none fails."""
+    port = free_ports(1)[0]
+    with short_directory() as directory:
+        async with running(directory, web(port, backends)):
+            waiting = await hang_with_requests(port, backends)
+            async with asyncio.timeout(10):
+                assert set(await asyncio.gather(*waiting)) == {"w2"}
+
+
+async def test_the_next_agent_cuts_what_its_predecessor_could_not(backends: list[Backend]):
+    """A server that hung while no agent was there lets its requests go as soon as one adopts."""
+    port = free_ports(1)[0]
+    state = web(port, backends)
+    with short_directory() as directory:
+        first, second = (HAProxyRouter(Layout(directory), threads=1) for _ in range(2))
+        try:
+            await first.start(state)
+            await eventually(lambda: _both_up(first))
+            await first.detach()
+            waiting = await hang_with_requests(port, backends)
+            await asyncio.sleep(1.5)
+            assert any(not task.done() for task in waiting), "somebody must still be waiting on the hung server"
+            assert await second.start(state)
+            async with asyncio.timeout(10):
+                assert set(await asyncio.gather(*waiting)) == {"w2"}
+        finally:
+            await end_proxy(directory, first)
+            await end_proxy(directory, second)
+
+
+async def _both_up(router: HAProxyRouter) -> bool:
+    return all(one.oper is Oper.UP for one in (await router.observe()).pools[Name("web")].endpoints)
