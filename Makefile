@@ -3,7 +3,7 @@ PY := .venv/bin/python
 SPEC ?= examples/web.yaml
 STATE ?= .state
 
-.PHONY: up setup test lint types check bench-http bench-cpu bench-reload bench-scale .bench clean
+.PHONY: up setup test lint types bench-http bench-cpu bench-reload bench-scale .bench clean
 
 up: setup               ## set up what is missing and run the example in the foreground
 	@.venv/bin/understudy up $(SPEC) --state-dir $(STATE)

@@ -4,6 +4,7 @@ import http.server
 import signal
 import socketserver
 import sys
+from typing import Any
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -36,6 +37,11 @@ class Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
     request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that hang up, as a health check does when it has seen enough."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def main() -> None:

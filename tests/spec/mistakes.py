@@ -47,6 +47,7 @@ MISFITS = [
 
 CLASHES = [
     (_LISTEN, "    listen: 127.0.0.1:8600\n", "services.web.listen", "clashes with 127.0.0.1:8600 of api"),
+    ("cluster: shop", "cluster: shop\napi: 0.0.0.0:8600", "api", "could be reached from outside"),
     (*_line("health: {interval: 2d}"), "services.web.health.interval", "50ms to 1h"),
     (*_line("health: {timeout: 10s}"), "services.web.health.timeout", "ms, the default): at most the interval"),
     (*_line("health: {interval: 400ms, slow_start: 1199ms}"), "services.web.health.slow_start", "1200ms, or 0s"),

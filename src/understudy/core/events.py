@@ -45,7 +45,7 @@ class EventKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One fact. `reason` is the sentence that a person reads; `data` holds the same as values, unit last in each key."""
+    """One fact. `reason` is the sentence a person reads; `data` holds the same as values, unit last in each key."""
 
     kind: EventKind
     reason: str

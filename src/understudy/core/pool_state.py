@@ -81,7 +81,7 @@ class Counters:
 
     requests: int = 0
     errors: int = 0
-    """Failed connections, broken answers and 5xx."""
+    """Failed connections, broken answers and 5xx; the attempts that another endpoint made good for are among them."""
     retries: int = 0
     bytes_in: int = 0
     bytes_out: int = 0

@@ -19,11 +19,11 @@ from understudy.router.names import backend_name, server_name
 from understudy.router.servers import Key, Known
 
 # The columns of `show stat` that we look at, by the numbers that HAProxy's manual fixes, and where they stand in a Row.
-_PICKED = (0, 1, 2, 4, 7, 8, 9, 13, 14, 15, 16, 17, 18, 22, 23, 29, 37, 38, 43, 48, 56, 57, 62, 65, 66, 73)
+_PICKED = (0, 1, 2, 4, 7, 8, 9, 13, 14, 15, 17, 18, 22, 23, 29, 37, 38, 43, 48, 56, 57, 62, 65, 66, 73)
 (PROXY, SERVER, QUEUED, SESSIONS, TOTAL, BYTES_IN, BYTES_OUT) = range(7)
-(ERR_CONNECT, ERR_RESPONSE, RETRIES, REDISPATCHES, STATUS, WEIGHT, DOWNS, SINCE) = range(7, 15)
-(THROTTLE, CHECK_CODE, CHECK_MS, HTTP_5XX, REQUESTS) = range(15, 20)
-(CHECK_INFO, AGENT_INFO, AGENT_STATUS, CHECK_TEXT, AGENT_TEXT, ADDRESS) = range(20, 26)
+(ERR_CONNECT, ERR_RESPONSE, RETRIES, STATUS, WEIGHT, DOWNS, SINCE) = range(7, 14)
+(THROTTLE, CHECK_CODE, CHECK_MS, HTTP_5XX, REQUESTS) = range(14, 19)
+(CHECK_INFO, AGENT_INFO, AGENT_STATUS, CHECK_TEXT, AGENT_TEXT, ADDRESS) = range(19, 25)
 _DOWNS_SUM = 5
 _LAST = _PICKED[-1]
 _pick = itemgetter(*_PICKED)
@@ -108,8 +108,9 @@ class Tally:
 
     def _count_server(self, worker: WorkerCounts, row: Row, endpoint: tuple[Name, Name]) -> None:
         key = (row[PROXY], row[SERVER])
-        errors = _int(row[ERR_CONNECT]) + _int(row[ERR_RESPONSE]) + _int(row[HTTP_5XX])
-        retries = _int(row[RETRIES]) + _int(row[REDISPATCHES])
+        # an attempt that was retried elsewhere is counted as a retry of this server and as nothing else
+        retries = _int(row[RETRIES])
+        errors = _int(row[ERR_CONNECT]) + _int(row[ERR_RESPONSE]) + _int(row[HTTP_5XX]) + retries
         sizes = (_int(row[BYTES_IN]), _int(row[BYTES_OUT]))
         counts = (_int(row[TOTAL]), errors, retries, *sizes, _int(row[DOWNS]))
         if key in worker.unsure:

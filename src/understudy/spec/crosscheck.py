@@ -3,6 +3,7 @@
 Every fault names all the places that it rests on, so that nothing is said about a stand-in (see fit.py).
 """
 
+import ipaddress
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ SLOW_START_INTERVALS = 3
 
 def crosscheck(spec: SpecShape, directory: str, environment: Mapping[str, str], report: Report) -> None:
     """Report everything that is wrong between fields; `directory` and `environment` are where secrets are looked up."""
+    _api(spec, report)
     _ports(spec, report)
     for name, service in spec.services.items():
         at: Path = ("services", name)
@@ -31,6 +33,13 @@ def crosscheck(spec: SpecShape, directory: str, environment: Mapping[str, str], 
             check(service, at, report)
         for number, endpoint in enumerate(service.endpoints):
             _secrets(endpoint, (*at, "endpoints", number), directory, environment, report)
+
+
+def _api(spec: SpecShape, report: Report) -> None:
+    """Whoever reaches the API may order anything, so nobody but this machine may reach it."""
+    if not ipaddress.ip_address(spec.api.host).is_loopback:
+        cure = "choose one of 127.0.0.0/8, such as 127.0.0.1:8600, as there is no log-in yet"
+        report.add(f"{spec.api} could be reached from outside: {cure}", ("api",))
 
 
 @dataclass(frozen=True, slots=True)
