@@ -15,6 +15,7 @@ away when the next test hosts are made: each set of hosts is reserved by a socke
 
 import atexit
 import contextlib
+import ctypes
 import os
 import re
 import shutil
@@ -23,10 +24,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
+from threading import Thread
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 HERE = "here"
 """The name of the calling process's own place on the switch."""
@@ -34,6 +37,10 @@ HERE = "here"
 NAMESPACES = Path("/run/netns")
 _OURS = re.compile(r"ustest-(?P<owner>\d+)-(?P<number>\d+)-.+")
 _KILL_S = 10.0
+_CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
+
+T = TypeVar("T")
 
 os.environ["PATH"] += ":/usr/sbin:/sbin"  # ip and nft live there, and not every user's PATH has it
 
@@ -69,6 +76,20 @@ class Host:
     def run(self, argv: Sequence[str], timeout_s: float = 10.0) -> str:
         """Run a program on this host to its end and answer its output; RuntimeError when it fails."""
         return _run("ip", "netns", "exec", self.namespace, *argv, timeout_s=timeout_s)
+
+    def inside(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call the function in a thread whose new sockets are on this host, and answer what it answers."""
+        answer: Future[T] = Future()
+
+        def work() -> None:
+            try:
+                _enter(self.namespace)
+                answer.set_result(function(*arguments))
+            except BaseException as fault:  # noqa: BLE001  whatever it is, it is the caller's to see
+                answer.set_exception(fault)
+
+        Thread(target=work, daemon=True).start()  # daemon: a Ctrl-C must not wait for it
+        return answer.result()
 
     def pids(self) -> list[int]:
         """Every process on this host, started by us or by one of its own."""
@@ -205,6 +226,13 @@ def sweep() -> None:
     for number, namespaces in groups.items():
         with contextlib.suppress(OSError), _reservation(number):  # OSError: its owner lives
             _remove(namespaces, number)
+
+
+def _enter(namespace: str) -> None:
+    """Move the calling thread, and nothing else of this process, into the namespace."""
+    with (NAMESPACES / namespace).open() as place:
+        if _libc.setns(place.fileno(), _CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), f"cannot enter {namespace}")
 
 
 def _uplink(number: int) -> str:

@@ -36,7 +36,7 @@ def free_ports(count: int) -> list[int]:
 @contextlib.contextmanager
 def short_directory() -> Iterator[Path]:
     """A directory whose path leaves room for a unix socket."""
-    path = Path(tempfile.mkdtemp(prefix="us-", dir="/tmp"))
+    path = Path(tempfile.mkdtemp(prefix="us-"))
     path.chmod(0o711)
     try:
         yield path

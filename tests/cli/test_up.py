@@ -44,7 +44,7 @@ class Place:
     """A folder with a spec, ports, and a state directory; whatever runs on it is known by the folder's name."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="us-", dir="/tmp"))
+        self.folder = Path(tempfile.mkdtemp(prefix="us-"))
         shutil.copy(SERVER, self.folder / "server.py")
         self.ports = {name: free_port() for name in ("api", "web", "w1", "w2", "w3")}
         self.text = SPEC.format(**self.ports)

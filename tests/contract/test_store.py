@@ -83,7 +83,7 @@ class Sqlite:
     """The store in a file."""
 
     def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="us-", dir="/tmp"))
+        self._folder = Path(tempfile.mkdtemp(prefix="us-"))
         self._count = 0
 
     async def open(self) -> Store:

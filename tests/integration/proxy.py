@@ -190,7 +190,7 @@ class Proxy:
     """One HAProxy that does what `state` says."""
 
     def __init__(self, *services: PoolService, records: dict[Name, PoolRecord] | None = None) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="us-", dir="/tmp"))
+        self.directory = Path(tempfile.mkdtemp(prefix="us-"))
         self.layout = Layout(self.directory)
         self.facts = HostFacts(version=(2, 6, 12), threads=2)
         self._slots: dict[Name, PoolRecord] = {}

@@ -71,6 +71,19 @@ def test_links_and_processes(hosts: Hosts) -> None:
     assert echo.returncode == -signal.SIGKILL
 
 
+def test_inside_reaches_what_only_the_host_can(hosts: Hosts) -> None:
+    """A function run inside a host meets that host's loopback, and the caller's own network stays as it was."""
+
+    def loopback() -> int:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            return hosts["a"].inside(lambda: socket.socket().connect_ex(server.getsockname()))
+
+    assert loopback() != 0, "the caller's loopback must not be there"
+    start_echo(hosts)
+    assert hosts["a"].inside(answers, hosts["a"].address) == 1
+    assert answers(hosts["a"].address) == 1
+
+
 def test_cut_is_one_way(hosts: Hosts) -> None:
     """With the way back cut, requests still arrive and answers do not; with the way there cut, nothing arrives."""
     echo = start_echo(hosts)

@@ -44,7 +44,7 @@ HOSTILE = st.text("'\"\\#$ {}()%!;,aé\u2028\u0085", min_size=1)
 
 @pytest.fixture(scope="module")
 def layout() -> Iterator[Layout]:
-    with tempfile.TemporaryDirectory(prefix="us- it's ", dir="/tmp") as directory:
+    with tempfile.TemporaryDirectory(prefix="us- it's ") as directory:
         yield Layout(Path(directory))
 
 

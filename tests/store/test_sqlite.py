@@ -289,7 +289,7 @@ async def test_a_missing_folder_or_file_is_one_sentence(tmp_path: Path) -> None:
 @pytest.fixture
 def closed_folder() -> Iterator[Path]:
     """A folder that everybody may look into."""
-    folder = Path(tempfile.mkdtemp(prefix="us-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="us-"))
     yield folder
     folder.chmod(0o700)
     shutil.rmtree(folder)
