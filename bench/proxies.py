@@ -19,7 +19,8 @@ from tests.hosts import Host
 PORT = 8080
 """Where every proxy listens on its host."""
 
-API_PORT = 8600
+API = "127.0.0.1:8600"
+"""Of our agent; only its own host reaches it."""
 
 START_S = 30.0
 
@@ -90,7 +91,6 @@ def our_spec(address: str, servers: Sequence[str], extra: str = "") -> str:
     endpoints = "\n".join(f"      - {{name: w{n}, address: '{at}'}}" for n, at in enumerate(servers, start=1))
     return (
         "cluster: bench\n"
-        f"api: {address}:{API_PORT}\n"
         "services:\n"
         "  web:\n"
         "    kind: http\n"

@@ -30,7 +30,7 @@ Reload = Callable[[proxies.Proxy, list[str], int], None]
 
 def _apply(proxy: proxies.Proxy, servers: list[str], number: int) -> None:
     text = proxies.our_spec(proxy.host.address, servers, f"    timeouts: {{server: {61 + number % 2}s}}\n")
-    change = Api(f"{proxy.host.address}:{proxies.API_PORT}").post("apply", text=text)
+    change = proxy.host.inside(lambda: Api(proxies.API).post("apply", text=text))
     if not change["reload"]:
         raise RuntimeError(f"this apply did not reload: {change}")
 

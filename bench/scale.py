@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.hosts import Host, Hosts, missing
@@ -35,6 +36,33 @@ SEED = 1
 FIRST_PORT = 10_000
 
 
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much there is, and at which address it listens."""
+
+    address: str
+    services: int
+    endpoints: int
+
+    def spec(self, server_timeout_s: int) -> str:
+        """All alike but for the first service's timeout. Endpoints are different loopback addresses of one nginx."""
+        lines = ["cluster: scale", "services:"]
+        for service in range(self.services):
+            timeout_s = server_timeout_s if service == 0 else 60
+            lines += [
+                f"  s{service}:",
+                "    kind: http",
+                f"    listen: {self.address}:{FIRST_PORT + service}",
+                "    health: {http: {path: /}, interval: 10s, timeout: 1s, slow_start: 0s}",
+                f"    timeouts: {{server: {timeout_s}s}}",
+                "    endpoints:",
+            ]
+            for endpoint in range(self.endpoints):
+                host = f"127.{endpoint + 1}.{service // 250}.{service % 250 + 1}"
+                lines.append(f"      - {{name: e{endpoint}, address: '{host}:9000', weight: 10}}")
+        return "\n".join(lines) + "\n"
+
+
 def main() -> int:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__)
@@ -45,32 +73,38 @@ def main() -> int:
         print(f"bench-scale: {reason}", file=sys.stderr)
         return 1
     with tempfile.TemporaryDirectory(prefix="us-bench-") as name, Hosts("lb") as hosts:
-        measured = measure(hosts["lb"], Path(name), asked.services, asked.endpoints)
+        size = Size(hosts["lb"].address, asked.services, asked.endpoints)
+        measured = measure(hosts["lb"], Path(name), size)
     title = f"{asked.services} services of {asked.endpoints} endpoints, on {report.cores()} cores\n\n"
     report.publish("scale", title + report.table(["what", "measured", "target"], measured))
     return 0
 
 
-def measure(host: Host, folder: Path, services: int, endpoints: int) -> list[list[str]]:
+def measure(host: Host, folder: Path, size: Size) -> list[list[str]]:
     """One row for each figure: what, measured, target."""
     folder.chmod(0o755)
     _server(host, folder)
     spec = folder / "spec.yaml"
-    spec.write_text(_spec(host.address, services, endpoints, 60))
+    spec.write_text(size.spec(60))
     log = folder / "log"
     start_s = time.monotonic()
     with log.open("wb") as output:
         agent = host.start(proxies.understudy_up(spec, folder), stdout=output, stderr=output)
-    api = Api(f"{host.address}:{proxies.API_PORT}")
-    _wait_up(api, agent, log, services)
+    return host.inside(_figures, agent, start_s, folder, size)
+
+
+def _figures(agent: subprocess.Popen[bytes], start_s: float, folder: Path, size: Size) -> list[list[str]]:
+    """Runs on the agent's host: the API answers to nobody else."""
+    api = Api(proxies.API)
+    _wait_up(api, agent, folder / "log", size.services)
     ready_s = time.monotonic() - start_s
     print(f"up after {ready_s:.1f} s", flush=True)
     time.sleep(3)
     idle_cpu, rss_mb = _idle(agent.pid)
     print(f"idle: {idle_cpu:.1f} % of a core, {rss_mb:.0f} MB", flush=True)
-    weights_s = _weights(api, Layout(folder / "state" / "router").admin_socket, services, endpoints)
+    weights_s = _weights(api, Layout(folder / "state" / "router").admin_socket, size)
     print(f"weights: p50 {quantile(weights_s, 0.5) * 1000:.0f} ms", flush=True)
-    applies_s = [_apply_s(api, _spec(host.address, services, endpoints, 61 + n % 2)) for n in range(APPLIES)]
+    applies_s = [_apply_s(api, size.spec(61 + n % 2)) for n in range(APPLIES)]
     print(f"applies: {', '.join(f'{took_s:.2f} s' for took_s in applies_s)}", flush=True)
     return [
         ["start until every service is up", f"{ready_s:.1f} s", ""],
@@ -82,25 +116,6 @@ def measure(host: Host, folder: Path, services: int, endpoints: int) -> list[lis
         [f"agent's CPU over {IDLE_S:.0f} s, idle", f"{idle_cpu:.1f} %", "< 3 %"],
         ["agent's memory at the end", f"{_rss_mb(agent.pid):.0f} MB", ""],
     ]
-
-
-def _spec(address: str, services: int, endpoints: int, server_timeout_s: int) -> str:
-    """All alike but for the first service's timeout. Endpoints are different loopback addresses of one nginx."""
-    lines = ["cluster: scale", f"api: {address}:{proxies.API_PORT}", "services:"]
-    for service in range(services):
-        timeout_s = server_timeout_s if service == 0 else 60
-        lines += [
-            f"  s{service}:",
-            "    kind: http",
-            f"    listen: {address}:{FIRST_PORT + service}",
-            "    health: {http: {path: /}, interval: 10s, timeout: 1s, slow_start: 0s}",
-            f"    timeouts: {{server: {timeout_s}s}}",
-            "    endpoints:",
-        ]
-        for endpoint in range(endpoints):
-            host = f"127.{endpoint + 1}.{service // 250}.{service % 250 + 1}"
-            lines.append(f"      - {{name: e{endpoint}, address: '{host}:9000', weight: 10}}")
-    return "\n".join(lines) + "\n"
 
 
 def _server(host: Host, folder: Path) -> None:
@@ -145,12 +160,12 @@ def _rss_mb(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def _weights(api: Api, admin: Path, services: int, endpoints: int) -> list[float]:
+def _weights(api: Api, admin: Path, size: Size) -> list[float]:
     """Seconds from the order until HAProxy shows the weight, for endpoints drawn at random."""
     draw = random.Random(SEED)
     took_s = []
     for number in range(WEIGHTS):
-        service, endpoint, weight = draw.randrange(services), draw.randrange(endpoints), 20 + number
+        service, endpoint, weight = draw.randrange(size.services), draw.randrange(size.endpoints), 20 + number
         place = f"{backend_name(Name(f's{service}'), Group.PRIMARY)}/{server_name(endpoint)}"
         start_s = time.monotonic()
         api.post("services", f"s{service}", "endpoints", f"e{endpoint}", "weight", weight=weight)
