@@ -109,7 +109,7 @@ class HealthPolicy:
     """How we come to believe that an endpoint is up or down. Defaults lose no request (DESIGN 6)."""
 
     check: Check = TcpCheck()
-    interval_ms: int = 200
+    interval_ms: int = 150
     timeout_ms: int = 150
     fall: int = 2
     rise: int = 2
