@@ -23,8 +23,9 @@ from understudy.core.model import Spec
 from understudy.core.pool_health import SERVING, kept_out
 from understudy.core.pools import Admin
 from understudy.core.routes import compile_routes
+from understudy.core.spec_changes import spec_changes
 from understudy.core.words import count
-from understudy.router.base import Change, Router
+from understudy.router.base import Router
 from understudy.spec import read
 
 PATIENCE_S = 5.0
@@ -51,21 +52,6 @@ def same_where_equal(old: Spec, new: Spec) -> Spec:
     """The new spec, with the old one's objects for services that did not change, so that comparing stays cheap."""
     known = {service: service for service in old.services}
     return replace(new, services=tuple(known.get(service, service) for service in new.services))
-
-
-def silent_changes(old: Spec, new: Spec) -> tuple[str, ...]:
-    """What changes though neither the router nor a command hears of it."""
-    before = {service.name: service for service in old.services}
-    return tuple(
-        f"{service.name}: the {what} change"
-        for service in new.services
-        if (was := before.get(service.name)) is not None
-        for what, differs in (
-            ("bounds of the ejector", was.ejection != service.ejection),
-            ("rules of failover", was.failover != service.failover),
-        )
-        if differs
-    )
 
 
 class Rollout:
@@ -104,7 +90,7 @@ class Rollout:
         async with self._loop.turn:
             spec = self._read(text)
             change = self._router.plan(compile_routes(spec, self._loop.records_under(spec)))
-            return SpecChange(self._loop.version, None, self._sentences(spec, change), change.reload)
+            return SpecChange(self._loop.version, None, self._sentences(spec), change.reload)
 
     async def apply(self, text: str) -> SpecChange:
         """Make this text the spec in force. Raises Refused, and then nothing has changed."""
@@ -141,7 +127,7 @@ class Rollout:
     async def _switch(self, spec: Spec, version: int, kind: EventKind) -> SpecChange:
         old, before = self._loop.spec, self._loop.version
         desired = compile_routes(spec, self._loop.records_under(spec))
-        plan = self._sentences(spec, self._router.plan(desired))
+        plan = self._sentences(spec)
         try:
             await self._empty(self._supervisor.unwanted(spec))
             change = await self._router.apply(desired)
@@ -206,8 +192,8 @@ class Rollout:
                     return
             await self._clock.sleep(POLL_S)
 
-    def _sentences(self, spec: Spec, change: Change) -> tuple[str, ...]:
-        return (*change.live, *silent_changes(self._loop.spec, spec), *self._supervisor.plan(spec))
+    def _sentences(self, spec: Spec) -> tuple[str, ...]:
+        return (*spec_changes(self._loop.spec, spec), *self._supervisor.plan(spec))
 
     async def _store(self, text: str, note: str, newest: StoredSpec | None) -> Version:
         """A version with that text: the newest, if it never came into force and is the same, else a new one."""
