@@ -54,19 +54,8 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 @pytest.fixture
-async def backends():
-    started = [Backend(f"w{index + 1}", port) for index, port in enumerate(free_ports(2))]
-    for backend in started:
-        await backend.start()
-    yield started
-    for backend in started:
-        await backend.stop()
-
-
-@pytest.fixture
-def directory():
-    with short_directory() as path:
-        yield path
+async def backends(servers):
+    return await servers(2)
 
 
 async def oper(router: HAProxyRouter, endpoint: Name) -> Oper:

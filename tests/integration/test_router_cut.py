@@ -28,13 +28,8 @@ HANG_S = 30.0
 
 
 @pytest.fixture
-async def backends():
-    started = [Backend(f"w{index + 1}", port) for index, port in enumerate(free_ports(2))]
-    for backend in started:
-        await backend.start()
-    yield started
-    for backend in started:
-        await backend.stop()
+async def backends(servers):
+    return await servers(2)
 
 
 def web(port: int, backends: list[Backend]) -> RouterState:

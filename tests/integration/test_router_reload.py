@@ -17,7 +17,6 @@ from tests.routing import (
     get,
     running,
     service,
-    short_directory,
 )
 
 from understudy.core.model import Kind
@@ -32,19 +31,8 @@ WEB, W1, W2, W3 = Name("web"), Name("w1"), Name("w2"), Name("w3")
 
 
 @pytest.fixture
-async def backends():
-    started = [Backend(f"w{index + 1}", port) for index, port in enumerate(free_ports(3))]
-    for backend in started:
-        await backend.start()
-    yield started
-    for backend in started:
-        await backend.stop()
-
-
-@pytest.fixture
-def directory():
-    with short_directory() as path:
-        yield path
+async def backends(servers):
+    return await servers(3)
 
 
 async def oper(router: HAProxyRouter, endpoint: Name, service_name: Name = WEB) -> Oper:
