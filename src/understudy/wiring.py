@@ -13,6 +13,8 @@ from understudy.control.view import Operator
 from understudy.core.model import Spec
 
 AGENT_LOG = "agent.log"
+GARBAGE = (10_000, 50, 100)
+"""New objects before the youngest are looked through for cycles, and how often that happens before the older are."""
 
 
 def main() -> None:
@@ -36,6 +38,9 @@ async def open_agent(spec: Spec, state_dir: Path) -> AsyncIterator[Operator]:
     from understudy.router.layout import Layout
     from understudy.store.sqlite import SqliteStore
 
+    # What a large cluster is made of lives long, and its looks replace each other without a cycle: looking through all
+    # of it again and again for garbage would hold up orders for tens of milliseconds.
+    gc.set_threshold(*GARBAGE)
     with StateDir(state_dir) as place, closing(bind(spec.api)) as listener, log_to(place.path / AGENT_LOG):
         store = await SqliteStore.open(place.store)
         try:
@@ -44,8 +49,6 @@ async def open_agent(spec: Spec, state_dir: Path) -> AsyncIterator[Operator]:
                 Agent(spec, place.run, store, router, SystemClock()) as agent,
                 serving(create_app(agent), listener),
             ):
-                # What a large cluster is made of lives as long as the agent: looking through it again and again for
-                # garbage would hold up orders for tens of milliseconds.
                 gc.collect()
                 gc.freeze()
                 yield agent

@@ -2,12 +2,13 @@
 
 RULES: a record is stored before the router hears of it, and the events that say why are stored with it, so that no
 death in between loses one (a new spec has its own order: rollout.py). Decisions are core/'s; what an operator orders
-goes the same way from `persist` on. One thing at a time: whoever decides or acts holds `turn`.
+goes the same way from `persist` on. One thing at a time: whoever persists or acts holds `turn`, and what was decided
+before that is decided anew where its ground has changed.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from understudy.control.records import Loaded, Records
 from understudy.core.clock import Now
 from understudy.core.errors import Fault, Refused
 from understudy.core.events import Event, EventKind
+from understudy.core.memo import Memo
 from understudy.core.model import PoolService, Spec
 from understudy.core.objectives import Ledger, ServiceHealth, step
 from understudy.core.pool_health import service_health
@@ -37,11 +39,22 @@ EARLIEST_S = 0.05
 LEDGERS_EVERY_S = 30.0
 UNWATCHED_S = 60.0
 """A longer gap between two looks (the agent was stopped, the host suspended) counts as time in which nobody looked."""
+ENDPOINTS_AT_ONCE = 200
+"""As many are judged before other work gets its turn, which is a millisecond or two."""
+LEDGERS_AT_ONCE = 50
+"""As many are stored before an order gets its turn."""
 
 Order = Callable[[PoolService, PoolRecord, PoolSeen, Now], tuple[PoolRecord, Event]]
 """An operator's verb, from core/verbs, with its arguments bound."""
 
 NOTHING_SEEN = PoolSeen(endpoints=())
+
+_adopted = Memo()
+
+
+def _adopt(service: PoolService, record: PoolRecord | None) -> PoolRecord:
+    """The record that holds under this service's spec."""
+    return allocate(service, adopt_spec(record or PoolRecord(service.name), service))
 
 
 class Loop:
@@ -97,20 +110,21 @@ class Loop:
         """One look at the router, and all that follows from it. Raises Refused; the next tick makes up for it."""
         spec = self.spec
         seen = await self._observe()
+        now = self._clock.now()
+        ledgers = await self._account(seen.pools, now)
+        judgements = await self._decide(seen, now)
         async with self.turn:
             if spec is not self.spec:
                 return  # what was seen is of another spec: look again
-            now = self._clock.now()
-            self._account(seen.pools, now)
+            self._enter(ledgers, now)
             self.seen = seen
             await self._reread_if_stale()
-            decisions = self._decide(seen, now)
-            await self._persist(decisions)
+            await self._persist(self._that_hold(judgements, now))
             self._judged = seen.pools
             await self._act()
             self._publish()
-            await self._save_ledgers(now)
-            self.fault = None
+        await self._save_ledgers(now)
+        self.fault = None
 
     async def order(self, name: str, order: Order) -> str:
         """Carry out what an operator orders of a service; the answer says what was done. Raises Refused."""
@@ -185,10 +199,12 @@ class Loop:
     def records_under(self, spec: Spec) -> dict[Name, PoolRecord]:
         """The records that would hold under this spec: what an operator ordered stays as far as it still applies."""
         records = self.records or self._stored.pools
-        return {
-            service.name: allocate(service, adopt_spec(records.get(service.name, PoolRecord(service.name)), service))
+        adopted = {
+            service.name: _adopted.get(service.name, _adopt, service, records.get(service.name))
             for service in spec.services
         }
+        _adopted.forget_others(set(adopted))
+        return adopted
 
     def _unlike_stored(self, records: Mapping[Name, PoolRecord]) -> dict[Name, PoolRecord]:
         """The records that have to be written; those that cannot be read are never written over."""
@@ -209,20 +225,45 @@ class Loop:
 
     async def _observe(self) -> RouterSeen:
         """Look, without the turn: it may take long with many endpoints, and an order should not wait for it."""
+        spec = self.spec
         try:
             return await self._router.observe()
         except Fault:
-            self._account({}, self._clock.now())
+            now = self._clock.now()
+            ledgers = await self._account({}, now)
+            if spec is self.spec:
+                self._enter(ledgers, now)
             raise
 
-    def _decide(self, seen: RouterSeen, now: Now) -> dict[Name, PoolDecision]:
-        decisions = {}
-        for service in self.spec.services:
+    async def _decide(self, seen: RouterSeen, now: Now) -> list[tuple[PoolView, PoolDecision]]:
+        """What is to be decided, and what it rests on; without the turn, since no order should wait for thousands."""
+        judgements, records = [], self.records
+        async for service in self._paced():
             if (pool := seen.pools.get(service.name)) is not None:
                 judged, memory = self._judged.get(service.name), self._memories.get(service.name, PoolMemory())
-                view = PoolView(service, self.records[service.name], pool, judged, memory)
-                decisions[service.name] = decide(view, now)
+                view = PoolView(service, records[service.name], pool, judged, memory)
+                decision = decide(view, now)
+                if decision.record is not view.record or decision.events or decision.memory is not memory:
+                    judgements.append((view, decision))
+        return judgements
+
+    def _that_hold(self, judgements: Iterable[tuple[PoolView, PoolDecision]], now: Now) -> dict[Name, PoolDecision]:
+        """The decisions, made anew where an order has changed the record on which they rested."""
+        decisions = {}
+        for view, decision in judgements:
+            name, record = view.service.name, self.records[view.service.name]
+            decisions[name] = decision if record is view.record else decide(replace(view, record=record), now)
         return decisions
+
+    async def _paced(self) -> AsyncIterator[PoolService]:
+        """The services of the spec in force now, with pauses in which other work goes on."""
+        endpoints = 0
+        for service in self.spec.services:
+            yield service
+            endpoints += len(service.endpoints)
+            if endpoints >= ENDPOINTS_AT_ONCE:
+                endpoints = 0
+                await self._clock.sleep(0)
 
     async def _persist(self, decisions: Mapping[Name, PoolDecision]) -> None:
         """Store what changed together with why; what only happened goes to the journal by itself."""
@@ -267,21 +308,26 @@ class Loop:
 
     # --- accounts -----------------------------------------------------------------------------------------------------
 
-    def _account(self, pools: Mapping[Name, PoolSeen], now: Now) -> None:
-        """Bring every ledger up to now; while the router cannot be asked, its services count as down."""
+    async def _account(self, pools: Mapping[Name, PoolSeen], now: Now) -> dict[Name, Ledger]:
+        """Every ledger brought up to now; while the router cannot be asked, its services count as down."""
         elapsed_s = now.boot_s - self._looked_boot_s if self._looked_boot_s is not None else 0.0
-        self._looked_boot_s = now.boot_s
         before = self.seen.pools if self.seen else {}
-        for service in self.spec.services:
+        records, former, ledgers = self.records, self.ledgers, {}
+        async for service in self._paced():
             pool, last = pools.get(service.name), before.get(service.name)
-            self.ledgers[service.name] = step(
-                self.ledgers[service.name],
-                service_health(pool, service, self.records[service.name]) if pool else ServiceHealth.DOWN,
+            ledgers[service.name] = step(
+                former[service.name],
+                service_health(pool, service, records[service.name]) if pool else ServiceHealth.DOWN,
                 elapsed_s if elapsed_s <= UNWATCHED_S else 0.0,
                 now,
                 requests=pool.requests - last.requests if pool and last else 0,
                 failed_requests=pool.failed_requests - last.failed_requests if pool and last else 0,
             )
+        return ledgers
+
+    def _enter(self, ledgers: dict[Name, Ledger], now: Now) -> None:
+        """From now on these are the ledgers."""
+        self.ledgers, self._looked_boot_s = ledgers, now.boot_s
 
     async def _save_ledgers(self, now: Now) -> None:
         """Store them now and then, and one whose service's health changed at once."""
@@ -300,10 +346,18 @@ class Loop:
         await self._save_these({n: one for n, one in self.ledgers.items() if one != stored.get(n)})
 
     async def _save_these(self, ledgers: Mapping[Name, Ledger]) -> None:
-        wanted = {name: ledger for name, ledger in ledgers.items() if name not in self._stored.refused}
-        if wanted:
-            await self._save({}, (), ledgers=wanted)
-            self._stored.ledgers.update(wanted)
+        """In parts, each in a turn of its own."""
+        names = list(ledgers)
+        for start in range(0, len(names), LEDGERS_AT_ONCE):
+            async with self.turn:
+                wanted = {
+                    name: ledgers[name]
+                    for name in names[start : start + LEDGERS_AT_ONCE]
+                    if name in self.ledgers and name not in self._stored.refused
+                }
+                if wanted:
+                    await self._save({}, (), ledgers=wanted)
+                    self._stored.ledgers.update(wanted)
 
     # --- waiting ------------------------------------------------------------------------------------------------------
 

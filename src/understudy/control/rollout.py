@@ -50,8 +50,11 @@ def refuse_fixed(old: Spec, new: Spec) -> None:
 
 def same_where_equal(old: Spec, new: Spec) -> Spec:
     """The new spec, with the old one's objects for services that did not change, so that comparing stays cheap."""
-    known = {service: service for service in old.services}
-    return replace(new, services=tuple(known.get(service, service) for service in new.services))
+    known = {service.name: service for service in old.services}
+    same = (known.get(service.name) for service in new.services)
+    return replace(
+        new, services=tuple(old if old == service else service for old, service in zip(same, new.services, strict=True))
+    )
 
 
 class Rollout:

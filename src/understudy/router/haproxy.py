@@ -156,6 +156,9 @@ class HAProxyRouter:
 
     async def observe(self) -> RouterSeen:
         """What HAProxy reports now."""
+        if self._lock.locked():  # a reload, most likely: looking now would only slow it down, and see what goes away
+            async with self._lock:
+                pass
         state = self._running_state()
         look = await self._look(state)
         if look is None:  # in the middle of a reload: wait until it is done
@@ -319,8 +322,7 @@ class HAProxyRouter:
             former = await self._render(self._state) if self._state is not None else None
             try:
                 await asyncio.to_thread(self._files.propose, rendered)
-                await asyncio.gather(self._check(rendered), self._refresh_known())
-                state = servers.state_file(desired, self._state, self._known)
+                _, state = await asyncio.gather(self._check(rendered), self._beginning(desired))
                 await asyncio.to_thread(self._files.install, state)
                 yield
             except BaseException:
@@ -341,11 +343,12 @@ class HAProxyRouter:
         if status != 0:
             raise RouterFault(f"HAProxy refuses the new configuration: {process.alerts(said)}")
 
-    async def _refresh_known(self) -> None:
-        """Learn, for the next worker, who is up; while none runs, what was last known stands."""
+    async def _beginning(self, desired: RouterState) -> str:
+        """What the next worker begins with: who is up; while none runs, what was last known stands."""
         if self._master is not None and not self._master.died.is_set():
             shown = servers.parse_servers(await runtime.ask(self._layout.admin_socket, "show servers state"))
             self._known = {key: server.known for key, server in shown.items()}
+        return servers.state_file(desired, self._state, self._known)
 
     async def _render(self, state: RouterState) -> Rendered:
         return await asyncio.to_thread(render, state, self._layout, self._facts)
@@ -423,9 +426,9 @@ class HAProxyRouter:
 
     def _check_listens(self, desired: RouterState, held: Iterable[str]) -> None:
         """Refuse an address that is taken; HAProxy would share it in silence with another HAProxy (SO_REUSEPORT)."""
-        mine = list(_addresses(held))
+        mine = set(_addresses(held))
         for route in desired.routes:
-            if not any(route.listen.overlaps(address) for address in mine):
+            if route.listen not in mine and not any(route.listen.overlaps(address) for address in mine):
                 reason = _why_taken(route.listen)
                 if reason:
                     goes_on = "; HAProxy goes on with the configuration it has" if mine else ""

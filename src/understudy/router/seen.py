@@ -5,11 +5,12 @@ the last look, worker by worker, for the endpoint that was in the slot.
 """
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Self
 
+from understudy.core.memo import Memo
 from understudy.core.model import Kind
 from understudy.core.pools import Admin, Counters, EndpointSeen, Oper, PoolSeen
 from understudy.core.routes import Pool, Route, RouterState, Slot
@@ -25,6 +26,8 @@ _PICKED = (0, 1, 2, 4, 7, 8, 9, 13, 14, 15, 17, 18, 22, 23, 29, 37, 38, 43, 48, 
 (THROTTLE, CHECK_CODE, CHECK_MS, HTTP_5XX, REQUESTS) = range(14, 19)
 (CHECK_INFO, AGENT_INFO, AGENT_STATUS, CHECK_TEXT, AGENT_TEXT, ADDRESS) = range(19, 25)
 _DOWNS_SUM = 5
+_server_counts = itemgetter(TOTAL, ERR_CONNECT, ERR_RESPONSE, HTTP_5XX, RETRIES, BYTES_IN, BYTES_OUT, DOWNS)
+_request_counts = itemgetter(REQUESTS, HTTP_5XX)
 _LAST = _PICKED[-1]
 _pick = itemgetter(*_PICKED)
 
@@ -32,6 +35,8 @@ _UNANSWERED = ("SOCKERR", "L4TOUT", "L4CON", "L6TOUT", "L6RSP", "L7TOUT")
 """What HAProxy writes of an agent that it could not ask."""
 
 Row = Sequence[str]
+Counts = tuple[str, ...]
+"""What a server had counted, as HAProxy writes it: where it is the same as before, no numbers need be made of it."""
 
 
 def rows(lines: Iterable[str]) -> Iterator[Row]:
@@ -54,9 +59,10 @@ class WorkerCounts:
     """(service, endpoint) by (backend, server)."""
     unsure: set[Key] = field(default_factory=set)
     """Servers that came into use without our knowing what they had counted for an endpoint before."""
+    state: RouterState | None = None
     routes: dict[Name, Route] = field(default_factory=dict)
-    """What `endpoints` was made of."""
-    last: dict[Key, tuple[int, ...]] = field(default_factory=dict)
+    """What `endpoints` was made of, as a whole and by service."""
+    last: dict[Key, Counts] = field(default_factory=dict)
     forgiven: set[Key] = field(default_factory=set)
     """Servers whose latest mark-downs are our orders' doing: HAProxy counts maintenance, and the return from it."""
 
@@ -70,6 +76,9 @@ class WorkerCounts:
 
     def now_does(self, state: RouterState) -> None:
         """Bring the map up to a state; what is the same route as before costs nothing."""
+        if self.state is state:
+            return
+        self.state = state
         for route in state.routes:
             former = self.routes.get(route.service)
             if former is not route:
@@ -89,6 +98,8 @@ class Tally:
     """requests, errors, retries, bytes in, bytes out, downs."""
     services: dict[str, list[int]] = field(default_factory=dict)
     """requests, failed requests."""
+    _counters: dict[tuple[Name, Name], Counters] = field(default_factory=dict)
+    """The sums of endpoints as they were last asked for; those that have risen since are left out."""
 
     def count(self, worker: WorkerCounts, row: Row, kinds: Mapping[str, Kind]) -> None:
         """Add what a row has risen by since the last look at that worker."""
@@ -96,57 +107,85 @@ class Tally:
         if server == "FRONTEND":
             kind = kinds.get(proxy)
             if kind is Kind.HTTP:
-                self._rise(worker, proxy, server, (_int(row[REQUESTS]), _int(row[HTTP_5XX])), self._service(proxy))
+                _rise(worker, (proxy, server), _request_counts(row), self._service(proxy))
             elif kind is Kind.TCP:
-                self._rise(worker, proxy, server, (_int(row[TOTAL]), 0), self._service(proxy))
+                _rise(worker, (proxy, server), (row[TOTAL], ""), self._service(proxy))
         elif server == "BACKEND":
             service = proxy.partition(".")[0]
             if kinds.get(service) is Kind.TCP:
-                self._rise(worker, proxy, server, (0, _int(row[ERR_CONNECT])), self._service(service))
+                _rise(worker, (proxy, server), ("", row[ERR_CONNECT]), self._service(service))
         elif (endpoint := worker.endpoints.get((proxy, server))) is not None:
             self._count_server(worker, row, endpoint)
 
     def _count_server(self, worker: WorkerCounts, row: Row, endpoint: tuple[Name, Name]) -> None:
-        key = (row[PROXY], row[SERVER])
-        # an attempt that was retried elsewhere is counted as a retry of this server and as nothing else
-        retries = _int(row[RETRIES])
-        errors = _int(row[ERR_CONNECT]) + _int(row[ERR_RESPONSE]) + _int(row[HTTP_5XX]) + retries
-        sizes = (_int(row[BYTES_IN]), _int(row[BYTES_OUT]))
-        counts = (_int(row[TOTAL]), errors, retries, *sizes, _int(row[DOWNS]))
+        key, counts = (row[PROXY], row[SERVER]), _server_counts(row)
+        last = worker.last.get(key)
+        if counts == last:
+            return
         if key in worker.unsure:
             worker.unsure.discard(key)
             worker.last[key] = counts
             return
         sums = self.endpoints.setdefault(endpoint, [0] * 6)
         downs = sums[_DOWNS_SUM]
-        is_new = key not in worker.last
-        self._rise(worker, *key, counts, sums)
-        if is_new or key in worker.forgiven:
+        _rise(worker, key, counts, sums, _server_sums)
+        if last is None or key in worker.forgiven:
             sums[_DOWNS_SUM] = downs
+        self._counters.pop(endpoint, None)
+
+    def counters(self, endpoint: tuple[Name, Name]) -> Counters:
+        """The sums of one endpoint; the same object for as long as they are the same."""
+        found = self._counters.get(endpoint)
+        if found is None:
+            found = self._counters[endpoint] = Counters(*self.endpoints.get(endpoint, ()))
+        return found
 
     def _service(self, service: str) -> list[int]:
         return self.services.setdefault(service, [0, 0])
-
-    @staticmethod
-    def _rise(worker: WorkerCounts, proxy: str, server: str, now: tuple[int, ...], sums: list[int]) -> None:
-        last = worker.last.get((proxy, server))
-        if now == last:
-            return
-        worker.last[proxy, server] = now
-        for index, value in enumerate(now):
-            before = last[index] if last else 0
-            sums[index] += value - before if value >= before else value  # lower: a person cleared the counters
 
     def keep(self, state: RouterState) -> None:
         """Forget endpoints and services that are no more."""
         wanted = {occupant for route in state.routes for occupant in occupants(route).values()}
         services = {str(route.service) for route in state.routes}
         self.endpoints = {key: sums for key, sums in self.endpoints.items() if key in wanted}
+        self._counters = {}
+        _occupants_of.forget_others(services)
         self.services = {key: sums for key, sums in self.services.items() if key in services}
 
 
-def occupants(route: Route) -> dict[Key, tuple[Name, Name]]:
+def _rise(
+    worker: WorkerCounts,
+    key: Key,
+    counts: Counts,
+    sums: list[int],
+    amounts: Callable[[Counts], tuple[int, ...]] = lambda counts: tuple(map(_int, counts)),
+) -> None:
+    """Add to the sums what the counts have risen by since the worker was last looked at."""
+    last = worker.last.get(key)
+    if counts == last:
+        return
+    worker.last[key] = counts
+    now = amounts(counts)
+    for index, (value, before) in enumerate(zip(now, amounts(last) if last else [0] * len(now), strict=True)):
+        sums[index] += value - before if value >= before else value  # lower: a person cleared the counters
+
+
+def _server_sums(counts: Counts) -> tuple[int, ...]:
+    """What a Tally sums up of a server."""
+    total, err_connect, err_response, http_5xx, retries, bytes_in, bytes_out, downs = map(_int, counts)
+    # an attempt that was retried elsewhere is counted as a retry of this server and as nothing else
+    return total, err_connect + err_response + http_5xx + retries, retries, bytes_in, bytes_out, downs
+
+
+_occupants_of = Memo()
+
+
+def occupants(route: Route) -> Mapping[Key, tuple[Name, Name]]:
     """(service, endpoint) by (backend, server)."""
+    return _occupants_of.get(route.service, _occupants, route)
+
+
+def _occupants(route: Route) -> Mapping[Key, tuple[Name, Name]]:
     return {
         (backend_name(pool.service, pool.group), server_name(index)): (pool.service, slot.endpoint)
         for pool in pools(route)
@@ -182,10 +221,8 @@ def pool_seen(
             if slot.endpoint is not None:
                 row = servers.get((backend, server_name(index)))
                 key = (route.service, slot.endpoint)
-                counters = Counters(*tally.endpoints.get(key, ()))
-                endpoints.append(
-                    _endpoint_seen(pool, slot, slot.endpoint, row, counters=counters, elsewhere=elsewhere.get(key, 0))
-                )
+                counters, here = tally.counters(key), elsewhere.get(key, 0)
+                endpoints.append(_endpoint_seen(pool, slot, slot.endpoint, row, counters=counters, elsewhere=here))
     requests, failed = tally.services.get(route.service, (0, 0))
     sessions = (_int(frontend[SESSIONS]) if frontend else 0) + sum(
         count for (service, _), count in elsewhere.items() if service == route.service

@@ -4,8 +4,9 @@ HAProxy's own state file would bring back ports, weights and states that are no 
 desired state, and takes from the past only whether an unchanged server was up.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import NamedTuple
 
 from understudy.core.pools import Admin
 from understudy.core.routes import Pool, Route, RouterState, Slot
@@ -29,8 +30,7 @@ _HEADER = (
 _UNCHECKED, _STOPPED, _RUNNING, _FAILED, _PASSED, _CHECKED = 1, 0, 2, 2, 3, 6
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(NamedTuple):
     """A server as `show servers state` shows it."""
 
     host: str
@@ -47,8 +47,7 @@ class Shown:
         return Known(f"{host}:{self.port}", self.up, self.since_s)
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(NamedTuple):
     """What was last known of a server's health: for which address, whether it was up, and for how many seconds."""
 
     address: str
@@ -107,11 +106,14 @@ def _running_slot(pool: Pool, slot: Slot, shown: Shown | None) -> Slot:
         if shown.admin is Admin.MAINT:
             return slot
         return Slot(Name("unknown"), Address(shown.host, shown.port), 1, 0, shown.admin)
-    same_address = (shown.host, shown.port) == (slot.address.host, slot.address.port)
+    same_address = not shown.port or (shown.host, shown.port) == (slot.address.host, slot.address.port)
+    same_weight = shown.weight == server_weight(pool, slot)
+    if same_address and same_weight and shown.admin is slot.admin:
+        return slot
     return replace(
         slot,
-        address=slot.address if same_address or not shown.port else Address(shown.host, shown.port),
-        weight=slot.weight if shown.weight == server_weight(pool, slot) else seen_weight(pool, shown.weight),
+        address=slot.address if same_address else Address(shown.host, shown.port),
+        weight=slot.weight if same_weight else seen_weight(pool, shown.weight),
         admin=shown.admin,
     )
 
@@ -123,19 +125,18 @@ def state_file(desired: RouterState, before: RouterState | None, known: Mapping[
     as down and earns its place by checks. Servers of a wholly new pool begin as HAProxy would have them, except that
     drained ones are drained from the first moment.
     """
+    former = {(pool.service, pool.group): pool for pool in _pools(before)}
     lines = [_HEADER]
-    for route in desired.routes:
-        for pool in (route.primary, route.backup):
-            if pool is not None:
-                lines.extend(_pool_lines(pool, _pool_of(before, pool), known))
+    for pool in _pools(desired):
+        lines.extend(_pool_lines(pool, former.get((pool.service, pool.group)), known))
     return "".join(lines)
 
 
-def _pool_of(state: RouterState | None, pool: Pool) -> Pool | None:
+def _pools(state: RouterState | None) -> Iterator[Pool]:
     for route in state.routes if state else ():
-        if route.service == pool.service:
-            return next((old for old in (route.primary, route.backup) if old and old.group == pool.group), None)
-    return None
+        yield route.primary
+        if route.backup is not None:
+            yield route.backup
 
 
 def _pool_lines(pool: Pool, before: Pool | None, known: Mapping[Key, Known]) -> list[str]:
