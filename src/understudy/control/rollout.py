@@ -6,6 +6,7 @@ A command is ended when its endpoint has nothing in flight any more, and where s
 until the one before serves again.
 """
 
+import asyncio
 import contextlib
 import os
 from collections.abc import Awaitable, Callable, Sequence
@@ -91,14 +92,14 @@ class Rollout:
     async def plan(self, text: str) -> SpecChange:
         """What applying this text would do; changes nothing."""
         async with self._loop.turn:
-            spec = self._read(text)
+            spec = await self._read(text)
             change = self._router.plan(compile_routes(spec, self._loop.records_under(spec)))
             return SpecChange(self._loop.version, None, self._sentences(spec), change.reload)
 
     async def apply(self, text: str) -> SpecChange:
         """Make this text the spec in force. Raises Refused, and then nothing has changed."""
         async with self._loop.turn:
-            spec, before = self._read(text), self._loop.version
+            spec, before = await self._read(text), self._loop.version
             if text == self._loop.spec.text:
                 return SpecChange(before, before, (), ())
             version = await self._store(text, "applied", await self._newest())
@@ -113,17 +114,20 @@ class Rollout:
                 raise Refused(f"There is no version before {self._loop.version}: nothing to go back to.")
             if target == self._loop.version:
                 raise Refused(f"Version {target} is in force already.")
-            spec = self._read((await self._versions.get(target)).text)
+            spec = await self._read((await self._versions.get(target)).text)
             return await self._switch(spec, target, EventKind.SPEC_ROLLED_BACK)
 
     async def versions(self) -> tuple[Version, ...]:
         """The versions in the store, newest first."""
         return await self._versions.list()
 
-    def _read(self, text: str) -> Spec:
-        """The spec of a text, in the folder of the one in force; Refused for faults, and for what cannot change."""
+    async def _read(self, text: str) -> Spec:
+        """The spec of a text, in the folder of the one in force; Refused for faults, and for what cannot change.
+
+        In a thread: a large one takes a third of a second, and hung servers must be cut meanwhile.
+        """
         old = self._loop.spec
-        new = read(text, old.directory, os.environ)
+        new = await asyncio.to_thread(read, text, old.directory, os.environ)
         refuse_fixed(old, new)
         return same_where_equal(old, new)
 

@@ -73,6 +73,7 @@ class HttpMethod(Word):
 _BYTE = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _IPV4 = re.compile(rf"(?:{_BYTE}\.){{3}}{_BYTE}")
 """What ipaddress makes of an IPv4 address: it has one form only. Matching it takes a tenth of the time."""
+_PORT = re.compile(r"[0-9]{1,5}")
 
 
 def _shortest(host: str) -> str:
@@ -103,7 +104,7 @@ class Address:
         """Read `10.0.0.1:80` or `[::1]:80`; ValueError says what would be right."""
         host, colon, port = text.rpartition(":")
         bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-        if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or (":" in bare and bare == host):
+        if not colon or not _PORT.fullmatch(port) or (":" in bare and bare == host):
             raise ValueError(f"{text!r} is no address: write IP:PORT, such as 10.0.0.1:8080 or [::1]:8080")
         try:
             return cls(_shortest(bare), int(port))

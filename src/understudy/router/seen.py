@@ -86,7 +86,7 @@ class WorkerCounts:
                 for key in before:
                     self.endpoints.pop(key, None)
                 self.endpoints.update(now)
-                self.unsure |= now.keys() - before.keys() - self.last.keys()
+                self.unsure.update(key for key in now if key not in before and key not in self.last)
                 self.routes[route.service] = route
 
 

@@ -5,6 +5,7 @@ fault or plain text here, whatever the spec says about fields. Nothing here know
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import yaml
@@ -48,11 +49,13 @@ def _syntax(fault: yaml.MarkedYAMLError) -> str:
 
 
 class _Parser:
-    """Reads libyaml's events; recursion is bounded by MAX_DEPTH."""
+    """Reads libyaml's events; recursion is bounded by MAX_DEPTH. Lean, since a large spec has a hundred thousand."""
 
     def __init__(self, text: str, report: Report) -> None:
         self._events = yaml.CSafeLoader(text)
+        self._next: Callable[[], Any] = self._events.get_event
         self._report = report
+        self._lines = report.lines
 
     def document(self) -> Any:
         """The value of the only document."""
@@ -67,21 +70,19 @@ class _Parser:
             raise self._report.stop("a second document begins here: one file holds one spec", _line(after))
         return value
 
-    def _next(self) -> Any:
-        return self._events.get_event()
-
     def _node(self, event: Any, path: Path) -> Any:
         self._bound(len(path), event)
-        self._report.lines.setdefault(path, _line(event))
+        if path not in self._lines:  # a field's line is its name's
+            self._lines[path] = _line(event)
+        if isinstance(event, yaml.ScalarEvent):
+            return self._scalar(event, path)
         if isinstance(event, yaml.AliasEvent):
             self._useless(path, f"*{event.anchor} is an alias, which a spec may not have: write the value out")
             return None
         self._unadorned(event, path)
         if isinstance(event, yaml.MappingStartEvent):
             return self._mapping(path)
-        if isinstance(event, yaml.SequenceStartEvent):
-            return self._list(path)
-        return self._scalar(event, path)
+        return self._list(path)
 
     def _unadorned(self, event: Any, path: Path) -> None:
         if event.anchor is not None:
@@ -100,12 +101,12 @@ class _Parser:
             key = str(event.value)
             here = (*path, key)
             if key in values:
-                first = self._report.lines[here]
+                first = self._lines[here]
                 fault = f"{shown(key)} stands here again (first in line {first}): keep one of them"
                 self._report.add(fault, here, line=_line(event))
                 self._skip(self._next())
                 continue
-            self._report.lines[here] = _line(event)
+            self._lines[here] = _line(event)
             self._unadorned(event, here)
             if not isinstance(_resolve(event), str):
                 self._useless(here, f"{shown(key)} is no name of a field: put it in quotes if it is meant so")
@@ -133,6 +134,7 @@ class _Parser:
         return values
 
     def _scalar(self, event: Any, path: Path) -> Any:
+        self._unadorned(event, path)
         value = _resolve(event)
         if value is None:
             self._useless(path, "nothing is written here: write a value, or remove it ({} is an empty mapping)")
@@ -148,9 +150,9 @@ def _resolve(event: Any) -> str | int | bool | None:
     text = str(event.value)
     if event.style or event.tag is not None:
         return text
-    if _WHOLE_NUMBER.fullmatch(text):
-        return int(text)
-    return _WORDS.get(text, text)
+    if text in _WORDS:
+        return _WORDS[text]
+    return int(text) if text[0] in "-0123456789" and _WHOLE_NUMBER.fullmatch(text) else text
 
 
 def _line(event: Any) -> int:
