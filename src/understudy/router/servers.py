@@ -59,7 +59,7 @@ def parse_servers(text: str) -> dict[Key, Shown]:
     """The answer to `show servers state`."""
     shown: dict[Key, Shown] = {}
     for line in text.splitlines():
-        fields = line.split(" ")
+        fields = line.split(" ", 19)
         if len(fields) < 19 or line.startswith("#"):
             continue
         flags = int(fields[6])
