@@ -6,6 +6,7 @@ The parts are loaded when they are needed, so that the verbs that only talk to a
 import contextlib
 import ctypes
 import gc
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -17,6 +18,9 @@ from understudy.core.model import Spec
 AGENT_LOG = "agent.log"
 GARBAGE = (10_000, 50, 100)
 """New objects before the youngest are looked through for cycles, and how often that happens before the older are."""
+SWITCH_S = 0.0005
+"""How long a thread waits for another one's Python to make room. The store's thread has to at each of some twenty calls
+to SQLite, and at Python's own 5 ms an order took 100 ms while the agent looked at a thousand services."""
 
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
 """Numbers of glibc's mallopt."""
@@ -47,6 +51,7 @@ async def open_agent(spec: Spec, state_dir: Path) -> AsyncIterator[Operator]:
     # What a large cluster is made of lives long, and its looks replace each other without a cycle: looking through all
     # of it again and again for garbage would hold up orders for tens of milliseconds.
     gc.set_threshold(*GARBAGE)
+    sys.setswitchinterval(SWITCH_S)
     _give_back_memory()
     with StateDir(state_dir) as place, closing(bind(spec.api)) as listener, log_to(place.path / AGENT_LOG):
         store = await SqliteStore.open(place.store)

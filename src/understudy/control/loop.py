@@ -39,8 +39,8 @@ EARLIEST_S = 0.05
 LEDGERS_EVERY_S = 30.0
 UNWATCHED_S = 60.0
 """A longer gap between two looks (the agent was stopped, the host suspended) counts as time in which nobody looked."""
-ENDPOINTS_AT_ONCE = 200
-"""As many are judged before other work gets its turn, which is a millisecond or two."""
+ENDPOINTS_AT_ONCE = 50
+"""As many are judged before other work gets its turn: half a millisecond. An order needs about fifteen turns."""
 LEDGERS_AT_ONCE = 50
 """As many are stored before an order gets its turn."""
 
