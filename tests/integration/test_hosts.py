@@ -63,7 +63,7 @@ def test_links_and_processes(hosts: Hosts) -> None:
     hosts["a"].link_down()
     assert answers(hosts["a"].address) == 0
     hosts["a"].link_up()
-    assert answers(hosts["a"].address, wait_s=3.0) == 1
+    assert answers(hosts["a"].address, asked=20, wait_s=0.5) >= 1  # the first may be lost while neighbours are found
     assert hosts["a"].pids() == [echo.pid]
     os.kill(echo.pid, signal.SIGSTOP)
     assert answers(hosts["a"].address) == 0
