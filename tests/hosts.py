@@ -97,6 +97,8 @@ class Host:
 
     def kill_all(self) -> None:
         """End every process on this host with SIGKILL and wait until they are gone, like a power cut."""
+        for process in self._started:
+            process.kill()  # one that has just been started may not have entered the host yet
         _kill_all([self.namespace])
         for process in self._started:
             process.wait(_KILL_S)
@@ -173,11 +175,10 @@ class Hosts:
     def close(self) -> None:
         """End everything on the hosts, then the hosts. May be called again."""
         atexit.unregister(self.close)
-        names = [host.namespace for host in self] + [self.namespace("switch")]
-        _remove(names, self._number)
         for host in self:
-            for process in host._started:
-                process.wait(_KILL_S)
+            if (NAMESPACES / host.namespace).exists():
+                host.kill_all()
+        _remove([host.namespace for host in self] + [self.namespace("switch")], self._number)
         self._reservation.close()
 
     def _build(self) -> None:
