@@ -37,6 +37,7 @@ HERE = "here"
 NAMESPACES = Path("/run/netns")
 _OURS = re.compile(r"ustest-(?P<owner>\d+)-(?P<number>\d+)-.+")
 _KILL_S = 10.0
+_ENTER_S = 5.0
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -71,7 +72,17 @@ class Host:
         command = ["ip", "netns", "exec", self.namespace, *argv]
         process = subprocess.Popen(command, **{"start_new_session": True, "stdin": subprocess.DEVNULL} | options)
         self._started.append(process)
+        self._wait_inside(process)  # until then, whoever ends this host's processes would miss it
         return process
+
+    def _wait_inside(self, process: subprocess.Popen[Any]) -> None:
+        here = (NAMESPACES / self.namespace).stat().st_ino
+        give_up = time.monotonic() + _ENTER_S
+        while process.poll() is None and time.monotonic() < give_up:
+            with contextlib.suppress(OSError):  # it has just ended
+                if Path(f"/proc/{process.pid}/ns/net").stat().st_ino == here:
+                    return
+            time.sleep(0.001)
 
     def run(self, argv: Sequence[str], timeout_s: float = 10.0) -> str:
         """Run a program on this host to its end and answer its output; RuntimeError when it fails."""
@@ -97,8 +108,6 @@ class Host:
 
     def kill_all(self) -> None:
         """End every process on this host with SIGKILL and wait until they are gone, like a power cut."""
-        for process in self._started:
-            process.kill()  # one that has just been started may not have entered the host yet
         _kill_all([self.namespace])
         for process in self._started:
             process.wait(_KILL_S)
