@@ -36,7 +36,7 @@ class Start(Order):
 
 @dataclass(frozen=True, slots=True)
 class Close(Order):
-    """Kill all, verify that nothing is left, mark the node closed under the epoch, durably: a reboot keeps it closed."""
+    """Kill all, verify that nothing is left, mark the node closed under the epoch, durably: reboots too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class StopGracefully(Order):
 
 @dataclass(frozen=True, slots=True)
 class Rejoin(Order):
-    """Bring a fenced or diverged node back as a standby of `source`, as it is, or rewound (what is undone is saved first).
+    """Bring a fenced or diverged node back as a standby of `source`, as it is or rewound (what is undone is saved).
 
     Where neither can be done the data stays as it is and the report says `needs_rebuild`.
     """

@@ -27,20 +27,22 @@ class Effect(StrEnum):
     OPEN_EPOCH = "open a new epoch"
     """Epoch + 1, the old lease's key overwritten, the old primary closed, every standby frozen."""
     CROWN = "crown the winner"
-    """The winner's duty is to be primary under the strictest commit rule, the lease is its own, the ground is noted."""
-    NEW_EPOCH_CROWN = "open a new epoch and crown the target"
+    """The winner's duty is to be primary under the strict commit rule, the lease is its own, everybody else follows it."""
+    CROWN_TARGET = "open a new epoch and crown the target"
     """For a switchover: the old primary has stopped cleanly, which is the ground."""
     CROWN_OLD = "crown the old primary again"
     """The way back out of a switchover, under the same epoch."""
-    FOLLOW = "let the others follow"
-    """Standbys follow the new primary; the old one rejoins it."""
+    CONCLUDE = "say what it took"
+    """How long each step took and what was lost."""
     HAND_OVER = "hand over"
     """The primary stops gracefully; clients queue at the router."""
     TAKE_REQUEST = "take the request"
     FINISH_REQUEST = "finish the request"
-    BLOCK = "block"
+    BLOCK = "say what blocks"
     """Write down why, and the command that unblocks."""
     UNBLOCK = "unblock"
+    ADOPT = "make the record anew"
+    """Far above what the nodes carry; everybody is frozen."""
 
 
 Wanted = frozenset[Any]
@@ -132,8 +134,8 @@ ROWS: tuple[Row, ...] = (
     _row(P.PROMOTING, P.PROMOTING, "the candidate is being promoted",
          promotion=Promotion.PENDING, late=False, **OWN),
     _row(P.ROUTING, P.CONFIRMED, "the new primary is lost before the routers followed", judged=_GONE, **OWN),
-    _row(P.ROUTING, P.REJOINING, "every router has followed", E.FOLLOW, judged=_HEARD, routed=True, **OWN),
-    _row(P.ROUTING, P.REJOINING, "a router has not followed; it refuses lower epochs by itself", E.FOLLOW,
+    _row(P.ROUTING, P.REJOINING, "every router has followed", E.CONCLUDE, judged=_HEARD, routed=True, **OWN),
+    _row(P.ROUTING, P.REJOINING, "a router has not followed; it refuses lower epochs by itself", E.CONCLUDE,
          judged=_HEARD, routed=False, late=True, **OWN),
     _row(P.ROUTING, P.ROUTING, "the routers are following", judged=_HEARD, routed=False, late=False, **OWN),
     # Recover.
@@ -147,7 +149,7 @@ ROWS: tuple[Row, ...] = (
          judged=_HEARD, asked=_NOT_NOW, converged=False, late=False, **OWN),
     # Switchover.
     _row(P.HANDING_OVER, P.PROMOTING, "the old primary stopped cleanly and the target has everything",
-         E.NEW_EPOCH_CROWN, handover=Handover.READY, **OWN),
+         E.CROWN_TARGET, handover=Handover.READY, **OWN),
     _row(P.HANDING_OVER, P.PROMOTING, "the switchover is given up; the old primary goes on", E.CROWN_OLD,
          handover=Handover.FAILED, judged=_HEARD, **OWN),
     _row(P.HANDING_OVER, P.PROMOTING, "the switchover took too long; the old primary goes on", E.CROWN_OLD,
@@ -165,12 +167,14 @@ ROWS: tuple[Row, ...] = (
          origin=Origin.CONFIRMED, asked=_BUT_FAILOVER, judged=J.WELL, **OWN),
     _row(P.BLOCKED, P.BLOCKED, "waiting for a person to order the failover",
          origin=Origin.CONFIRMED, asked=_BUT_FAILOVER, judged=_GONE | _UNCLEAR, **OWN),
-    _row(P.BLOCKED, P.ELECTING, "proof and positions are there now", E.UNBLOCK,
-         origin=Origin.FENCING, ground=True, votes=True, **OWN),
-    _row(P.BLOCKED, P.BLOCKED, "the old primary is still not proven silent",
+    _row(P.BLOCKED, P.ELECTING, "proof, positions and a candidate are there now", E.UNBLOCK,
+         origin=Origin.FENCING, ground=True, votes=True, winner=True, **OWN),
+    _row(P.BLOCKED, P.BLOCKED, "the old primary is still not proven silent", E.BLOCK,
          origin=Origin.FENCING, ground=False, **OWN),
-    _row(P.BLOCKED, P.BLOCKED, "still too few positions are known",
+    _row(P.BLOCKED, P.BLOCKED, "still too few positions are known", E.BLOCK,
          origin=Origin.FENCING, ground=True, votes=False, **OWN),
+    _row(P.BLOCKED, P.BLOCKED, "still no candidate is eligible", E.BLOCK,
+         origin=Origin.FENCING, ground=True, votes=True, winner=False, **OWN),
     _row(P.BLOCKED, P.SUSPECT, "the nodes belong to this record again", E.UNBLOCK, origin=Origin.FOREIGN, **OWN),
     # First of all.
     _row(P.BOOTSTRAPPING, P.PROMOTING, "the first node is ready to be made", E.CROWN, winner=True, **OWN),
@@ -181,7 +185,8 @@ ROWS: tuple[Row, ...] = (
         for phase in Phase
         if phase not in {P.PAUSED, P.BLOCKED}
     ),
-    _row(P.BLOCKED, P.BLOCKED, "the nodes carry what this record cannot know", foreign=True),
+    _row(P.BLOCKED, P.FENCING, "enough nodes agree on what they carry", E.ADOPT, foreign=True, adoptable=True),
+    _row(P.BLOCKED, P.BLOCKED, "too few nodes agree on what they carry", E.BLOCK, foreign=True, adoptable=False),
 )
 
 

@@ -8,9 +8,11 @@ is a dead agent, not a dead primary.
 from dataclasses import dataclass
 
 from understudy.core.cluster import Timers
+from understudy.core.record import ClusterRecord, wanted_sync
 from understudy.core.report import ClusterView, NodeReport, NodeSeen, Running
 from understudy.core.situation import Judged
 from understudy.core.text import Name
+from understudy.core.words import listed, span
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +22,25 @@ class Verdict:
     judged: Judged
     testimony: tuple[str, ...]
 
+    def __str__(self) -> str:
+        """The testimony as one clause."""
+        return listed(self.testimony)
 
-def fresh(seen: NodeSeen | None, timers: Timers) -> NodeReport | None:
-    """The node's report, if its agent has been heard lately."""
-    if seen is None or seen.report is None or seen.age_ms > timers.stale_ms:
+
+def fresh(view: ClusterView, node: Name) -> NodeReport | None:
+    """The node's report, if its agent has been heard lately (the primary's more lately than others)."""
+    seen = view.seen(node)
+    if seen is None or seen.report is None:
         return None
-    return seen.report
+    timers = view.service.timers
+    primary = view.record.primary if view.record else None
+    limit_ms = timers.stale_ms if node == primary else timers.stale_other_ms
+    return seen.report if seen.age_ms <= limit_ms else None
+
+
+def heard(view: ClusterView) -> dict[Name, NodeReport]:
+    """Every node whose agent has been heard lately."""
+    return {name: report for name, _ in view.nodes if (report := fresh(view, name)) is not None}
 
 
 def judge(view: ClusterView) -> Verdict:
@@ -33,57 +48,73 @@ def judge(view: ClusterView) -> Verdict:
     record = view.record
     if record is None or record.primary is None:
         return Verdict(Judged.LOST, ("no node has the part",))
-    seen = view.seen(record.primary)
-    own = fresh(seen, view.service.timers)
+    own = fresh(view, record.primary)
     if own is not None:
-        return _by_its_own_agent(own, view.service.timers)
-    return _by_others(view, record.primary, seen)
+        return _by_its_own_agent(view, record, own)
+    return _by_others(view, record.primary)
 
 
-def _by_its_own_agent(own: NodeReport, timers: Timers) -> Verdict:
+def _by_its_own_agent(view: ClusterView, record: ClusterRecord, own: NodeReport) -> Verdict:
+    hang_ms = view.service.timers.hang_ms
     if own.running is Running.DEAD:
         return Verdict(Judged.DEAD, (f"{own.node}'s own agent says that the engine is dead",))
-    if own.probe_failing_ms >= timers.hang_ms:
-        return Verdict(Judged.LOST, (f"writes on {own.node} have failed for {own.probe_failing_ms} ms",))
-    if own.disk_failing_ms >= timers.hang_ms:
-        return Verdict(Judged.LOST, (f"the disk of {own.node} has not answered for {own.disk_failing_ms} ms",))
-    if own.running is Running.UP and own.writable and not own.probe_failing_ms and not own.disk_failing_ms:
-        return Verdict(Judged.WELL, (f"{own.node}'s own agent says that it takes writes",))
-    return Verdict(
-        Judged.DOUBTFUL, (f"{own.node}'s own agent says that it is {own.running} and does not take writes yet",)
-    )
+    if own.less_data and not record.accept_loss:
+        return Verdict(Judged.DEAD, (f"{own.node} came back with less data than it had",))
+    if own.probe_failing_ms >= hang_ms:
+        return Verdict(Judged.LOST, (f"writes on {own.node} have failed for {_ms(own.probe_failing_ms)}",))
+    if own.disk_failing_ms >= hang_ms:
+        return Verdict(Judged.LOST, (f"the disk of {own.node} has not answered for {_ms(own.disk_failing_ms)}",))
+    if own.starved_ms >= hang_ms and (deaf := _could_do_better(view, record)):
+        said = f"no standby has acknowledged a write on {own.node} for {_ms(own.starved_ms)}"
+        return Verdict(Judged.LOST, (said, f"{listed(deaf)} live but do not hear it"))
+    if own.running is not Running.UP or own.promoted_epoch != record.epoch:
+        return Verdict(Judged.DOUBTFUL, (f"{own.node}'s own agent says that it is {own.running} but no primary yet",))
+    if own.probe_failing_ms or own.disk_failing_ms or (own.covered and not own.writable):
+        return Verdict(Judged.DOUBTFUL, (f"{own.node} is up but does not take writes",))
+    return Verdict(Judged.WELL, (f"{own.node}'s own agent says that it takes writes",))
 
 
-def _by_others(view: ClusterView, primary: Name, seen: NodeSeen | None) -> Verdict:
-    timers = view.service.timers
-    silence = (
-        f"{primary}'s agent has been silent for {seen.age_ms} ms" if seen else f"{primary}'s agent was never heard"
-    )
-    if seen is not None and seen.reachable and seen.reachable_age_ms < timers.confirm_ms:
-        return Verdict(Judged.MUTE, (silence, "its engine answers the steward"))
-    links = [
-        (report.node, (report.link_age_ms or 0) + other.age_ms)
-        for name, other in view.nodes
-        if name != primary
-        and (report := fresh(other, timers)) is not None
-        and report.streaming_from == primary
+def _could_do_better(view: ClusterView, record: ClusterRecord) -> list[str]:
+    """Who is alive and hears nothing of a primary that gets no acknowledgements: enough to go on without it, or none.
+
+    Too few would only starve the next primary just the same, and so on back and forth.
+    """
+    deaf: list[str] = []
+    hearing: list[str] = []
+    for name, report in heard(view).items():
+        if name != record.primary and report.identity == record.identity:
+            (hearing if _hears(report, record.primary, view.service.timers) else deaf).append(str(name))
+    return deaf if not hearing and len(deaf) > wanted_sync(record).acks else []
+
+
+def _hears(report: NodeReport, primary: Name | None, timers: Timers) -> bool:
+    return (
+        report.streaming_from == primary
         and report.link_age_ms is not None
-    ]
-    alive = [node for node, age_ms in links if age_ms < timers.link_silent_ms]
-    if alive:
-        return Verdict(Judged.MUTE, (silence, f"{', '.join(alive)} still hears its engine"))
-    witnesses = [name for name, other in view.nodes if name != primary and fresh(other, timers) is not None]
-    if not witnesses:
-        return Verdict(Judged.DOUBTFUL, (silence, "no other node is heard either: it may be us who are cut off"))
-    if seen is None or seen.reachable is None or seen.reachable_age_ms < timers.confirm_ms:
-        return Verdict(Judged.DOUBTFUL, (silence, "the steward has not probed its engine for long enough"))
-    if seen.reachable:
-        return Verdict(Judged.DOUBTFUL, (silence, "its engine answered the steward a while ago"))
-    return Verdict(
-        Judged.LOST,
-        (
-            silence,
-            f"its engine has not answered the steward for {seen.reachable_age_ms} ms",
-            f"{', '.join(witnesses)} {'hears' if len(witnesses) == 1 else 'hear'} nothing from it",
-        ),
+        and report.link_age_ms < timers.link_silent_ms
     )
+
+
+def _by_others(view: ClusterView, primary: Name) -> Verdict:
+    timers, seen = view.service.timers, view.seen(primary)
+    silence = f"{primary}'s agent {'has been silent for ' + _ms(seen.age_ms) if seen else 'was never heard'}"
+    if seen is not None and seen.reachable:
+        return Verdict(Judged.MUTE, (silence, "its engine answers the steward"))
+    others = {name: report for name, report in heard(view).items() if name != primary}
+    hearing = [str(name) for name, report in others.items() if _hears(report, primary, timers)]
+    if hearing:
+        return Verdict(Judged.MUTE, (silence, f"{listed(hearing)} still hears its engine"))
+    if not others:
+        return Verdict(Judged.DOUBTFUL, (silence, "no other node is heard either: it may be us who are cut off"))
+    if not _unreachable(seen, timers):
+        return Verdict(Judged.DOUBTFUL, (silence, "the steward has not probed its engine for long enough"))
+    deaf = listed([str(name) for name in others])
+    return Verdict(Judged.LOST, (silence, "its engine does not answer the steward", f"nor is it heard by {deaf}"))
+
+
+def _unreachable(seen: NodeSeen | None, timers: Timers) -> bool:
+    return seen is not None and seen.reachable is False and seen.reachable_age_ms >= timers.confirm_ms
+
+
+def _ms(milliseconds: int) -> str:
+    return span(milliseconds / 1000)

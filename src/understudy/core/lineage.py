@@ -43,26 +43,38 @@ class Relation(StrEnum):
     """The other has everything that this one has, and more."""
     AHEAD = "ahead"
     FORKED = "forked"
-    """Each has something that the other has not."""
+    """Each has something that the other has not, or they never had anything in common."""
+
+
+def lacks_bytes(mine: Position, other: Position) -> int:
+    """How much of the other's history is not in mine; 0 means that mine contains the other."""
+    return other.offset - _common_end(mine, other)
+
+
+def contains(mine: Position, other: Position) -> bool:
+    """Whether everything in the other is in mine too."""
+    return _related(mine, other) and lacks_bytes(mine, other) == 0
 
 
 def relate(mine: Position, other: Position) -> Relation:
     """What `mine` is to `other`."""
+    if contains(mine, other):
+        return Relation.SAME if contains(other, mine) else Relation.AHEAD
+    return Relation.BEHIND if contains(other, mine) else Relation.FORKED
+
+
+def _related(mine: Position, other: Position) -> bool:
+    return mine.branches[0] == other.branches[0]
+
+
+def _common_end(mine: Position, other: Position) -> int:
+    """Up to where both are the same history."""
     shared = 0
     for one, two in zip(mine.branches, other.branches, strict=False):
         if one != two:
             break
         shared += 1
     if shared == 0:
-        return Relation.FORKED
-    mine_end = mine.branches[shared].start if shared < len(mine.branches) else mine.offset
-    other_end = other.branches[shared].start if shared < len(other.branches) else other.offset
-    mine_left = shared < len(mine.branches) and mine.offset > mine.branches[shared].start
-    other_left = shared < len(other.branches) and other.offset > other.branches[shared].start
-    mine_has_more = mine_left or mine_end > other_end
-    other_has_more = other_left or other_end > mine_end
-    if mine_has_more and other_has_more:
-        return Relation.FORKED
-    if mine_has_more:
-        return Relation.AHEAD
-    return Relation.BEHIND if other_has_more else Relation.SAME
+        return other.branches[0].start
+    ends = [one.branches[shared].start if shared < len(one.branches) else one.offset for one in (mine, other)]
+    return min(ends)

@@ -93,7 +93,7 @@ def _freeze(case: _Case) -> tuple[Action, ...]:
         return (Close(*case.common),)
     if report.frozen_epoch < case.record.epoch:
         return _NOTHING if case.promised else (Freeze(*case.common),)
-    if report.running is Running.DEAD and not report.closed_epoch and report.identity is not None:
+    if report.running is Running.DEAD and not report.closed_epoch and not report.empty:
         return (Start(*case.patient),)
     return _NOTHING
 
@@ -102,7 +102,7 @@ def _stand_by(case: _Case) -> tuple[Action, ...]:
     report, source = case.report, case.duty.source
     if _may_write(report):
         return (Close(*case.common),)
-    if source is None or report.less_data or report.needs_rebuild or report.identity is None:
+    if source is None or report.less_data or report.needs_rebuild or report.empty:
         return _NOTHING  # never followed as it is; the steward orders the rebuild
     if report.closed_epoch:
         return (Rejoin(*case.patient, source),)
@@ -116,7 +116,7 @@ def _rejoin(case: _Case) -> tuple[Action, ...]:
     if _may_write(report):
         return (Close(*case.common),)
     done = report.streaming_from == source and not report.closed_epoch
-    if source is None or done or report.needs_rebuild or report.less_data:
+    if source is None or done or report.needs_rebuild or report.less_data or report.empty:
         return _NOTHING
     return (Rejoin(*case.patient, source),)
 
@@ -157,10 +157,8 @@ def _lead(case: _Case) -> tuple[Action, ...]:
 
 def _become_primary(case: _Case) -> tuple[Action, ...]:
     report, record = case.report, case.record
-    if report.identity is None and record.ground is not Ground.FIRST:
-        return _NOTHING  # an empty disk is no primary, whatever the record says
-    if report.identity is None and report.position is None:
-        return (Bootstrap(*case.patient),)
+    if report.empty:  # an empty disk is no primary, whatever the record says, but for the first of all
+        return (Bootstrap(*case.patient),) if record.ground is Ground.FIRST else _NOTHING
     if report.running is Running.DEAD:
         return (Start(*case.patient),)
     if report.running is Running.UP and case.armed and not case.promised:

@@ -15,8 +15,9 @@ Nodes = frozenset[Name]
 def silenced(config: SyncConfig, frozen: Nodes) -> bool:
     """Whether a primary under this rule can acknowledge nothing any more: R > N - W.
 
-    With R voters frozen, at most N - R of them can still acknowledge, which must be fewer than W. The same inequality makes
-    every acknowledged write known to at least one of the frozen: W + R > N, so the two sets meet.
+    With R voters frozen, at most N - R can still acknowledge, which must be fewer than W. By the same inequality every
+    write that was acknowledged is known to at least one of the frozen (W + R > N, so the two sets meet): whoever
+    contains what each of them has, has everything.
     """
     return config.acks > 0 and len(config.voters & frozen) > len(config.voters) - config.acks
 
@@ -33,15 +34,21 @@ def promise_quorum(electors: int) -> int:
 
 
 def release_quorum(electors: int) -> int:
-    """How many must be free of promises (frozen under the new epoch) before a lease that ran out is a ground.
+    """How many other than it must be free of promises (frozen, under the new epoch) before its lease may count as over.
 
-    promise_quorum + release_quorum > electors: whoever promised meets whoever was asked.
+    The primary and P - 1 others promise; F others are free; among n - 1 others these meet, since P - 1 + F = n.
     """
     return electors - promise_quorum(electors) + 1
 
 
+def promised(electorates: Iterable[Nodes], promises: Nodes) -> bool:
+    """Whether the primary may go on: a majority has promised, of every electorate that may be in force."""
+    listed = tuple(electorates)
+    return bool(listed) and all(len(electorate & promises) >= promise_quorum(len(electorate)) for electorate in listed)
+
+
 def released(electorates: Iterable[Nodes], frozen: Nodes) -> bool:
-    """Whether no majority can have promised, for every electorate that may be in force."""
+    """Whether no majority can have promised; `frozen` are nodes other than the primary that is to be replaced."""
     listed = tuple(electorates)
     return bool(listed) and all(len(electorate & frozen) >= release_quorum(len(electorate)) for electorate in listed)
 
@@ -49,6 +56,8 @@ def released(electorates: Iterable[Nodes], frozen: Nodes) -> bool:
 def caught_up(config: SyncConfig, have_everything: Nodes) -> bool:
     """Whether `config` alone may be counted on: enough of its voters have all that older rules acknowledged.
 
-    `have_everything` are the nodes whose flushed position reached the primary's, read after `config` was in force.
+    `have_everything` are the nodes whose flushed position reached the primary's, read after `config` was in force. A
+    rule that asks nobody needs nobody. Enough is more than the W that a later election may miss: any R > N - W of the
+    voters must meet those who have everything, so W of them are needed.
     """
     return len(config.voters & have_everything) >= config.acks

@@ -75,9 +75,12 @@ class SyncConfig:
 
     voters: frozenset[Name]
     acks: int
+    serial: int = 0
+    """Of the record that ordered it: tells the same rule, ordered again, from its first time."""
 
-
-ASYNC = SyncConfig(frozenset(), 0)
+    def same_rule(self, other: "SyncConfig") -> bool:
+        """Whether both ask the same."""
+        return self.voters == other.voters and self.acks == other.acks
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +164,7 @@ class ClusterRecord:
     """Whose silence must be proven before the next promotion. None: unknown (the record was made anew), or no one."""
     duties: tuple[Duty, ...]
     sync: tuple[SyncConfig, ...]
-    """Every rule that may be in force on the one who may still acknowledge, the wanted one last; one or two."""
+    """Every rule that may be in force on the one who may still acknowledge, the wanted one last."""
     electorates: tuple[frozenset[Name], ...]
     """Every set of nodes whose majority may promise to the primary while the store is away; one or two, wanted last."""
     electorate_serial: int = 0

@@ -41,6 +41,8 @@ class NodeReport:
     """Of the newest record that the agent has read."""
     promoted_epoch: int = 0
     """The epoch under which the running engine was promoted; 0 when it was not: a started engine never is."""
+    empty: bool = False
+    """There is no data at all on its disk, or only a first bootstrap that was cut short."""
     writable: bool = False
     """Promoted, and clients are let in."""
     covered: bool = True
@@ -58,7 +60,7 @@ class NodeReport:
     clean_stop: bool = False
     """The engine was stopped gracefully: `position` is all that it ever had."""
     sync: SyncConfig | None = None
-    """The commit rule in force, on a primary."""
+    """The commit rule in force on a primary, as its agent last put it in force; None until it has, since it started."""
     probe_failing_ms: int = 0
     """For how long a write on a fresh connection could not be executed, on a primary."""
     starved_ms: int = 0
