@@ -20,7 +20,6 @@ from understudy.guard import process
 from understudy.guard.client import Guard, Phase, User
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(60)"]
-POLITE = ["/bin/sh", "-c", "trap 'exit 3' TERM; echo up; while :; do sleep 0.05; done"]
 
 
 @pytest.fixture
@@ -49,9 +48,10 @@ async def dead(guard):
     raise AssertionError(guard.lost)
 
 
-async def polite(guard):
-    """Start an engine that ends with code 3 on SIGTERM, and wait until it is ready for one."""
-    status = await start(guard, POLITE)
+async def start_shell(guard, on_term):
+    """Start an engine that does this on SIGTERM, and wait until it is ready for one."""
+    script = f"trap '{on_term}' TERM; echo up; while :; do sleep 0.05; done"
+    status = await start(guard, ["/bin/sh", "-c", script])
     async with asyncio.timeout(BOUND_S):
         while "up" not in (guard.folder / "log").read_text():  # noqa: ASYNC110  a file has no event
             await asyncio.sleep(0.01)
@@ -120,14 +120,14 @@ async def test_kill_before_the_start_keeps_the_engine_from_starting(guard):
 
 async def test_stop_ends_gently(guard):
     """The first process gets the signal asked for and may end in its own way."""
-    await polite(guard)
+    await start_shell(guard, "exit 3")
     status = await guard.stop(signal.SIGTERM, deadline_boot_s=boot_s() + BOUND_S, epoch=1)
     assert (status.phase, status.exit) == (Phase.DEAD, 3)
 
 
 async def test_stop_that_takes_too_long_ends_in_a_kill(guard):
     """An engine that does not go is killed when the time given is over."""
-    await start(guard, ["/bin/sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"])
+    await start_shell(guard, "")
     by_s = boot_s() + 0.4
     status = await guard.stop(signal.SIGTERM, deadline_boot_s=by_s, epoch=1)
     assert (status.phase, status.exit) == (Phase.DEAD, -signal.SIGKILL)
@@ -136,7 +136,7 @@ async def test_stop_that_takes_too_long_ends_in_a_kill(guard):
 
 async def test_lease_goes_before_a_patient_stop(guard):
     """A stop that may take long does not keep the lease's deadline from being met."""
-    await start(guard, ["/bin/sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"])
+    await start_shell(guard, "")
     deadline_s = boot_s() + 0.6
     await guard.renew(deadline_s, margin_s=0.3, epoch=1)
     status = await guard.stop(signal.SIGTERM, deadline_boot_s=deadline_s + BOUND_S, epoch=1)
@@ -152,7 +152,7 @@ async def test_engine_that_cannot_be_run_is_refused_with_the_reason(guard):
 
 async def test_exit_is_told_at_once(guard):
     """Who watches hears of the engine's end without asking, with how it ended."""
-    status = await polite(guard)
+    status = await start_shell(guard, "exit 3")
     watcher = asyncio.create_task(dead(guard))
     await asyncio.sleep(0.05)
     signal.pidfd_send_signal(pidfd := os.pidfd_open(status.engine), signal.SIGTERM)
@@ -206,6 +206,8 @@ async def test_senseless_orders_are_answered_and_change_nothing(guard):
         b'{"id": 1, "order": "deadline", "epoch": 1, "deadline_boot_s": null, "margin_s": 0}',
         b'{"id": 1, "order": "stop", "epoch": 1, "deadline_boot_s": 1, "signal": 999}',
         b'{"id": 1, "order": "start", "epoch": 1}',
+        b'{"id": 1, "order": "deadline", "epoch": 1, "deadline_boot_s": 1e308, "margin_s": 0}',
+        b'{"id": ' + b"9" * 5000 + b', "order": "status"}',
     )
     with raw(guard) as connection:
         connection.recv(65536)
@@ -222,7 +224,7 @@ async def test_senseless_orders_are_answered_and_change_nothing(guard):
 
 @pytest.mark.parametrize(
     ("argv", "word"),
-    [([], "absolute"), (["engine"], "absolute"), (["/bin/\0sh"], "zero bytes")],
+    [([], "absolute"), (["engine"], "absolute"), (["/bin/\0sh"], "zero bytes"), ([7], "must be text")],
 )
 async def test_senseless_start_leaves_the_guard_fresh(guard, argv, word):
     """A start that is refused before anything was tried can be given again."""
@@ -337,3 +339,31 @@ def test_guard_is_one_file_of_the_standard_library():
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     assert not loaded - sys.stdlib_module_names - {"__main__", "sitecustomize"}
     assert not loaded & {"asyncio", "subprocess", "logging", "threading", "pathlib", "dataclasses"}
+
+
+async def test_start_with_fields_of_other_kinds_is_refused(guard):
+    """No shape of an order ends the guard, and none of these starts anything."""
+    good = {"argv": ["/bin/sleep", "1"], "env": {}, "cwd": "/", "log": "/dev/null", "user": None, "epoch": 1}
+    with raw(guard) as connection:
+        connection.recv(65536)
+        for name, value in (
+            ("argv", "/bin/sh"),
+            ("env", []),
+            ("cwd", 7),
+            ("user", 7),
+            ("user", [1, 2, 3]),
+            ("log", None),
+        ):
+            connection.send(json.dumps({"id": 1, "order": "start"} | good | {name: value}).encode())
+            assert json.loads(connection.recv(65536))["refused"], name
+    assert (await guard.ask()).phase is Phase.EMPTY
+
+
+async def test_stop_may_be_as_patient_as_it_likes(guard):
+    """A time beyond what the kernel's timer takes is only far away."""
+    await start(guard, SLEEPER)
+    waiting = asyncio.create_task(guard.stop(signal.SIGCONT, deadline_boot_s=1e300, epoch=1))
+    await asyncio.sleep(0.1)
+    assert (await guard.ask()).phase is Phase.RUNNING
+    await guard.kill(epoch=1)
+    assert (await waiting).phase is Phase.DEAD

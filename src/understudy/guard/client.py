@@ -121,8 +121,7 @@ class Guard:
             async with asyncio.timeout(SPAWN_S):
                 _, said = await starter.communicate()
         except TimeoutError:
-            starter.kill()
-            await starter.wait()
+            starter.kill()  # not waited for: on a hung disk it may not even die
             raise Fault(f"The guard in {directory} did not start within {SPAWN_S:.0f} s; is the disk hung?") from None
         if starter.returncode != 0:
             words = said.decode(errors="replace").strip().splitlines()

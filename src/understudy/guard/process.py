@@ -43,6 +43,8 @@ SOCKET, LOCK, FAMILY = "guard.sock", "guard.lock", "family.lock"
 LONGEST_MESSAGE = 128 * 1024
 LONGEST_AHEAD_S = 600.0
 """A deadline further away than this is a mistake of units, and is refused."""
+FARTHEST_S = 1e9
+"""Where the timer is set for whatever is later; it is looked at anew then."""
 MOST_PEERS = 16
 PATIENCE_S = 2.0
 PRIORITY = 50
@@ -104,7 +106,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _stat(pid: int) -> list[bytes]:
-    """/proc/PID/stat from the state on; the name before it may hold anything."""
+    """The fields of /proc/PID/stat from the state on; the name before it may hold anything."""
     return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
 
 
@@ -154,7 +156,11 @@ class _Cgroup:
         self.path = path
         with contextlib.suppress(FileExistsError):
             os.mkdir(path)  # noqa: PTH102  nothing is imported that is not needed
-        self._kill = os.open(f"{path}/cgroup.kill", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            self._kill = os.open(f"{path}/cgroup.kill", os.O_WRONLY | os.O_CLOEXEC)
+        except OSError:  # a kernel before 5.14
+            self.remove()
+            raise
         self._join = os.open(f"{path}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
 
     def join(self) -> None:
@@ -187,6 +193,9 @@ def _kill_round(cgroup: _Cgroup | None) -> int:
         with contextlib.suppress(OSError):
             cgroup.kill()
     return _kill_below(os.getpid(), os.getpid(), None, DEPTH)
+
+
+# ---- what warden, guard and the engine's first steps share ----
 
 
 class _Before:
@@ -387,7 +396,7 @@ class _Guard:
 
     def _wind(self, at_s: float) -> None:
         """Set the timer; it counts suspend, which the timeout of a poll does not."""
-        whole, part = divmod(max(at_s, 0.0), 1.0)
+        whole, part = divmod(min(max(at_s, 0.0), FARTHEST_S), 1.0)
         value = struct.pack("qqqq", 0, 0, int(whole), max(int(part * 1e9), 1))
         _call("timerfd_settime", self._timer, _TFD_TIMER_ABSTIME, value, None)
 
@@ -538,7 +547,7 @@ class _Guard:
             self._answer(peer, number, str(no))
         except OSError as error:
             self._answer(peer, number, f"the system said no: {error}")
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+        except Exception as error:  # noqa: BLE001  no message may end the guard, for that would end the engine
             self._answer(peer, number, f"that is no order ({type(error).__name__}: {error})")
 
     def _answer(self, peer: _Peer, number: int, refused: str | None = None) -> None:
@@ -597,6 +606,8 @@ def _whole(order: dict[str, Any], name: str) -> int:
 
 def _check_start(order: dict[str, Any]) -> None:
     argv, env, user = order["argv"], order["env"], order["user"]
+    if not isinstance(argv, list) or not isinstance(env, dict):
+        raise _No("argv must be a list and env a mapping")
     words = [*argv, *env, *env.values(), order["cwd"], order["log"]]
     if not all(isinstance(word, str) and "\0" not in word for word in words):
         raise _No("argv, env, cwd and log must be text without zero bytes")
