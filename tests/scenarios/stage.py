@@ -178,7 +178,7 @@ class Stage:
     def _cut_streams(self, source: Name) -> None:
         for name, report in self.reports.items():
             if report.streaming_from == source and not self.asleep[name]:
-                self.reports[name] = replace(report, streaming_from=None, link_age_ms=None)
+                self.reports[name] = replace(report, link_age_ms=None)
 
     def _write(self, count: str) -> None:
         """The primary writes so many bytes; whoever streams has them."""
@@ -305,6 +305,9 @@ class Stage:
             self.phase_since_s = self.now_s
         return bool(decision.events) or decision.record != before
 
+    def _alive(self, name: Name) -> bool:
+        return not self.asleep[name] and self.reports[name].running is Running.UP
+
     def _orders(self, name: Name) -> list[do.Action]:
         if self.record is None:
             return []
@@ -341,7 +344,8 @@ class Stage:
 
     def _done(self, report: NodeReport, action: do.Action) -> NodeReport:
         source = getattr(action, "source", None)
-        following = {"running": Running.UP, "streaming_from": source, "link_age_ms": 0, "closed_epoch": 0}
+        link_ms = 0 if source and self._alive(source) else None
+        following = {"running": Running.UP, "streaming_from": source, "link_age_ms": link_ms, "closed_epoch": 0}
         dead = {"running": Running.DEAD, "promoted_epoch": 0, "writable": False, "streaming_from": None, "sync": None}
         match action:
             case do.Bootstrap():
@@ -382,8 +386,8 @@ class Stage:
         """Standbys have what their source has, a rejoined one included; a primary knows whether it is covered."""
         for name, report in self.reports.items():
             source = self.reports.get(report.streaming_from) if report.streaming_from else None
-            if source and source.position and not self.asleep[name]:
-                self._report(name, "position", source.position)
+            if source and source.position and self._alive(source.node) and not self.asleep[name]:
+                self.reports[name] = replace(report, position=source.position, link_age_ms=0)
         for name, report in self.reports.items():
             rule = report.sync
             if report.promoted_epoch and rule and report.position:

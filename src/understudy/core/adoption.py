@@ -48,7 +48,9 @@ def unborn(view: ClusterView) -> str:
     reports = heard(view)
     silent = [str(node.name) for node in view.service.nodes if node.name not in reports]
     if silent:
-        return f"{listed(silent, most=9)} not heard: a cluster is born, or found again, by nodes that say what they have"
+        return (
+            f"{listed(silent, most=9)} not heard: a cluster is born, or found again, by nodes that say what they have"
+        )
     carried = sorted({f"{one.node} is of cluster {one.identity}" for one in reports.values() if one.identity})
     return f"the nodes do not agree on which cluster they are: {listed(carried, most=9)}"
 

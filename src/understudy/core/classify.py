@@ -10,7 +10,7 @@ from understudy.core.health import Verdict, fresh, judge
 from understudy.core.lineage import contains
 from understudy.core.model import FailoverMode
 from understudy.core.record import ClusterRecord, DutyKind, Ground, Origin, Phase, wanted_sync
-from understudy.core.report import ClusterView, NodeReport, Running
+from understudy.core.report import ClusterView, NodeReport, Running, streams
 from understudy.core.situation import Asked, Handover, Judged, Promotion, Situation
 
 _ELECTING = frozenset({Phase.BOOTSTRAPPING, Phase.FENCING, Phase.ELECTING, Phase.BLOCKED})
@@ -88,7 +88,7 @@ def _promotion(view: ClusterView, record: ClusterRecord) -> Promotion:
 def _alone(view: ClusterView, record: ClusterRecord, primary: NodeReport) -> bool:
     """Whether it cannot open before standbys come back: too few stream from it to cover its history."""
     rule = wanted_sync(record)
-    following = [name for name in rule.voters if (one := fresh(view, name)) and one.streaming_from == primary.node]
+    following = [name for name in rule.voters if (one := fresh(view, name)) and streams(one, primary.node)]
     return not primary.covered and len(following) < rule.acks
 
 
@@ -115,7 +115,7 @@ def _converged(view: ClusterView, record: ClusterRecord) -> bool:
         (duty := record.duty(node.name)) is not None
         and duty.kind is DutyKind.STANDBY
         and (report := fresh(view, node.name)) is not None
-        and report.streaming_from == record.primary
+        and streams(report, record.primary)
         for node in view.service.nodes
         if node.name != record.primary
     )

@@ -33,13 +33,13 @@ def decide(view: ClusterView, now: Now) -> Decision:
     for effect in row.effects:
         draft = apply(effect, draft, Case(view, row, seen, wishes.head, now))
     if row.then is not before.phase:
-        draft = _moved(draft, view, row, str(seen.verdict))
+        draft = _moved(draft, view, row, f" ({seen.verdict})" if "judged" in row.when else "")
     return _decision(before, draft)
 
 
 def _moved(draft: Draft, view: ClusterView, row: Row, testimony: str) -> Draft:
     record = replace(draft.record, phase=row.then, timings=timed(view, draft.record, row.phase), reason=row.sentence)
-    said = f"{record.cluster} goes from {row.phase} to {row.then}: {row.sentence} ({testimony})."
+    said = f"{record.cluster} goes from {row.phase} to {row.then}: {row.sentence}{testimony}."
     told = replace(draft, record=record)
     return told.tell(
         EventKind.CLUSTER_PHASE, said, record.primary or record.previous, phase=row.then, epoch=record.epoch

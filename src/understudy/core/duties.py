@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from understudy.core.health import fresh
 from understudy.core.record import ClusterRecord, Duty, DutyKind
-from understudy.core.report import ClusterView, NodeReport, Running
+from understudy.core.report import ClusterView, NodeReport, Running, streams
 from understudy.core.text import Name
 
 
@@ -66,7 +66,7 @@ def _next_duty(view: ClusterView, record: ClusterRecord, name: Name, primary: Na
         return replace(duty, source=primary)
     if report is None or report.record_serial < duty.since:
         return duty
-    following = report.streaming_from == primary and not report.closed_epoch
+    following = streams(report, primary) and not report.closed_epoch
     if duty.kind is DutyKind.REBUILD:
         done = report.rebuilt >= duty.since and following
         return Duty(name, DutyKind.STANDBY, primary) if done else duty

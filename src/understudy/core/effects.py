@@ -1,7 +1,7 @@
-"""What each effect of the table does to a record, and what is told of it. Pure; one function an effect, each idempotent.
+"""What each effect of the table does to a record, and what is told of it. Pure; one idempotent function an effect.
 
-RULES: nothing here chooses a phase (the table does) or looks at anything but the case it is given. Stored sentences hold
-nothing that changes by the second, or every look would be a write.
+RULES: nothing here chooses a phase (the table does) or looks at anything but the case it is given. Stored sentences
+hold nothing that changes by the second, or every look would be a write.
 """
 
 from collections.abc import Callable
@@ -81,8 +81,10 @@ def _tend(draft: Draft, case: Case) -> Draft:
     if after.sync != before.sync:
         draft = draft.tell(EventKind.SYNC_CHANGED, _rules(after))
     if after.electorates != before.electorates:
-        words = " and ".join(listed(sorted(one), most=9) for one in after.electorates)
-        draft = draft.tell(EventKind.ELECTORATE_CHANGED, f"While the store is away, {words} may promise.")
+        words = ", and of ".join(f"{{{listed(sorted(one), most=9)}}}" for one in after.electorates)
+        draft = draft.tell(
+            EventKind.ELECTORATE_CHANGED, f"While the store is away, a majority of {words} must promise."
+        )
     return draft
 
 
@@ -179,7 +181,7 @@ def _enthrone(draft: Draft, case: Case, winner: Name, ground: Ground, lost: Loss
         loss=lost,
     )
     refused = [f"{one.node} {one.refusal}" for one in case.seen.election.candidates if one.refusal]
-    why = f"; not {listed(refused, most=9)}" if refused else ""
+    why = f"; passed over: {listed(refused, most=9)}" if refused else ""
     said = f"{winner} gets the part in epoch {record.epoch}, at {position or 'an unknown position'}, by {ground}{why}."
     draft = replace(draft, lease=LeaseOrder(winner, record.epoch)).with_record(crowned)
     return draft.tell(EventKind.CLUSTER_CROWNED, said, winner, epoch=record.epoch, ground=str(ground))
@@ -216,6 +218,8 @@ def _hand_over(draft: Draft, case: Case) -> Draft:
 def _conclude(draft: Draft, case: Case) -> Draft:
     """Say what it took and what was lost."""
     record, took = draft.record, draft.record.timings
+    if record.ground is Ground.FIRST:
+        return draft.tell(EventKind.CLUSTER_BORN, f"{record.primary} takes the first writes.", record.primary)
     planned = record.request is not None and record.request.kind is RequestKind.SWITCHOVER
     kind = EventKind.SWITCHOVER_DONE if planned else EventKind.FAILOVER_DONE
     route_ms = case.view.phase_age_ms

@@ -111,6 +111,8 @@ def elect(view: ClusterView, record: ClusterRecord) -> Election:
 def loss(view: ClusterView, record: ClusterRecord, winner: Name) -> Loss:
     """What is known to be missing in the winner, of what the old primary is known to have had."""
     have, old = _position(view, winner), closed_old(view, record)
+    if record.phase is Phase.BOOTSTRAPPING:
+        return Loss(0, "there was nothing to lose")
     if winner == record.previous:
         return Loss(0, "the old primary itself went on")
     if have is None:

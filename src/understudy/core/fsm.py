@@ -27,7 +27,7 @@ class Effect(StrEnum):
     OPEN_EPOCH = "open a new epoch"
     """Epoch + 1, the old lease's key overwritten, the old primary closed, every standby frozen."""
     CROWN = "crown the winner"
-    """The winner's duty is to be primary under the strict commit rule, the lease is its own, everybody else follows it."""
+    """The winner is to be primary under the strict commit rule, the lease is its own, the others follow it."""
     CROWN_TARGET = "open a new epoch and crown the target"
     """For a switchover: the old primary has stopped cleanly, which is the ground."""
     CROWN_OLD = "crown the old primary again"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from understudy.core.cluster import Timers
 from understudy.core.record import ClusterRecord, wanted_sync
-from understudy.core.report import ClusterView, NodeReport, NodeSeen, Running
+from understudy.core.report import ClusterView, NodeReport, NodeSeen, Running, streams
 from understudy.core.situation import Judged
 from understudy.core.text import Name
 from understudy.core.words import listed, span
@@ -88,11 +88,7 @@ def _could_do_better(view: ClusterView, record: ClusterRecord) -> list[str]:
 
 
 def _hears(report: NodeReport, primary: Name | None, timers: Timers) -> bool:
-    return (
-        report.streaming_from == primary
-        and report.link_age_ms is not None
-        and report.link_age_ms < timers.link_silent_ms
-    )
+    return streams(report, primary) and (report.link_age_ms or 0) < timers.link_silent_ms
 
 
 def _by_others(view: ClusterView, primary: Name) -> Verdict:
@@ -103,13 +99,13 @@ def _by_others(view: ClusterView, primary: Name) -> Verdict:
     others = {name: report for name, report in heard(view).items() if name != primary}
     hearing = [str(name) for name, report in others.items() if _hears(report, primary, timers)]
     if hearing:
-        return Verdict(Judged.MUTE, (silence, f"{listed(hearing)} still hears its engine"))
+        return Verdict(Judged.MUTE, (silence, f"its engine is still heard by {listed(hearing)}"))
     if not others:
         return Verdict(Judged.DOUBTFUL, (silence, "no other node is heard either: it may be us who are cut off"))
     if not _unreachable(seen, timers):
         return Verdict(Judged.DOUBTFUL, (silence, "the steward has not probed its engine for long enough"))
     deaf = listed([str(name) for name in others])
-    return Verdict(Judged.LOST, (silence, "its engine does not answer the steward", f"nor is it heard by {deaf}"))
+    return Verdict(Judged.LOST, (silence, "its engine does not answer the steward", f"is not heard by {deaf}"))
 
 
 def _unreachable(seen: NodeSeen | None, timers: Timers) -> bool:

@@ -1,7 +1,7 @@
 """What is decided about a cluster: one record in the store, changed only by compare-and-swap under the steward lease.
 
 The record is written before any action that it orders. What an agent has to do with its node is a *duty* in it:
-declarative, idempotent, under the record's epoch; so a steward may die at any moment and the next one goes on from here.
+declarative, idempotent, under the record's epoch; so a steward may die at any moment and the next one goes on here.
 """
 
 from dataclasses import dataclass
@@ -156,7 +156,7 @@ class ClusterRecord:
     """Drawn once when the cluster was born; nodes keep it too, so that another cluster's record is never obeyed."""
     epoch: int
     serial: int
-    """+1 with every stored change, across epochs: agents say up to which they have read; a restored store is behind them."""
+    """+1 with every stored change, across epochs: agents say what they have read; a restored store is behind them."""
     phase: Phase
     primary: Name | None
     """Who takes writes in this epoch, or is about to; None from `fencing` until the next one is crowned."""

@@ -50,9 +50,10 @@ class NodeReport:
     replay_lag_bytes: int = 0
     """What is flushed but not applied."""
     streaming_from: Name | None = None
+    """Whom it is set to replicate from, the link standing or not."""
     link_age_ms: int | None = None
-    """Since the last message over the replication link, by the node's own clock. Crossing Timers.link_silent_ms is a
-    change that is reported at once."""
+    """Since the last message over the replication link, by the node's own clock; None without a link. Crossing
+    Timers.link_silent_ms is a change that is reported at once."""
     frozen_epoch: int = 0
     """The node acknowledges nothing of a lower epoch and promises nothing to one, durably; `position` is from after."""
     closed_epoch: int = 0
@@ -78,9 +79,14 @@ class NodeReport:
     """Why not."""
 
 
+def streams(report: NodeReport, source: Name | None) -> bool:
+    """Whether its replication link to `source` stands."""
+    return report.streaming_from == source and report.link_age_ms is not None
+
+
 @dataclass(frozen=True, slots=True)
 class NodeSeen:
-    """A report with its age, and what the steward's own probe of the engine says (a protocol's answer, no TCP accept)."""
+    """A report with its age, and what the steward's own probe of the engine says (a protocol answer, no accept)."""
 
     report: NodeReport | None
     age_ms: int

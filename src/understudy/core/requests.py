@@ -13,7 +13,7 @@ from understudy.core.events import Event, EventKind
 from understudy.core.health import fresh, judge
 from understudy.core.lineage import lacks_bytes
 from understudy.core.record import ClusterRecord, Duty, DutyKind, Origin, Phase, Request, RequestKind
-from understudy.core.report import ClusterView
+from understudy.core.report import ClusterView, streams
 from understudy.core.situation import Asked, Judged
 from understudy.core.text import Name
 
@@ -145,7 +145,7 @@ def _unfit_target(view: ClusterView, record: ClusterRecord, name: Name) -> str:
     if by_nature:
         return f"{name} {by_nature}"
     duty, report = record.duty(name), fresh(view, name)
-    if duty is None or duty.kind is not DutyKind.STANDBY or report is None or report.streaming_from != record.primary:
+    if duty is None or duty.kind is not DutyKind.STANDBY or report is None or not streams(report, record.primary):
         return f"{name} does not follow the primary"
     lag_bytes = _lag_bytes(view, record, name)
     return f"{name} is {lag_bytes} bytes behind" if lag_bytes > SWITCHOVER_LAG_BYTES else ""

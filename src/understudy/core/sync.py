@@ -1,10 +1,10 @@
 """Which commit rule and which electorate are wanted, and the steps from one to the next. Pure.
 
-ORDER of a change of the commit rule A -> B, so that an interruption anywhere is safe (an election honours all that stand in
-`record.sync`): the record says (A, B); the primary puts B in force; its position after that is marked; when enough voters
-of B have reached the mark, everything that A acknowledged is with them, and the record says (B). Growing, shrinking,
-loosening and tightening are all this one way. The electorate: the record says (E, F); the primary has read it, and from
-then on asks both; the record says (F).
+ORDER of a change of the commit rule A -> B, so that an interruption anywhere is safe (an election honours all that are
+in `record.sync`): the record says (A, B); the primary puts B in force; its position after that is marked; when enough
+voters of B have reached the mark, everything that A acknowledged is with them, and the record says (B). Growing,
+shrinking, loosening and tightening are all this one way. The electorate: the record says (E, F); the primary has read it,
+and from then on asks both; the record says (F).
 
 RULES: a rule is never loosened silently: with too few standbys left, the last ones stay in it and writes wait.
 """
@@ -15,7 +15,7 @@ from understudy.core import quorum
 from understudy.core.health import fresh, heard
 from understudy.core.lineage import contains, lacks_bytes
 from understudy.core.record import ClusterRecord, DutyKind, SyncConfig, wanted_sync
-from understudy.core.report import ClusterView, NodeReport
+from understudy.core.report import ClusterView, NodeReport, streams
 from understudy.core.text import Name
 
 MOST_RULES = 4
@@ -98,7 +98,7 @@ def _acknowledges(view: ClusterView, record: ClusterRecord, name: Name, primary:
         return False
     if fresh(view, name) is None:
         return member and seen.age_ms < view.service.timers.drop_ms
-    if report.streaming_from != primary.node:
+    if not streams(report, primary.node):
         return False
     near = (
         report.position is not None
