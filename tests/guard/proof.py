@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NoReturn
 
 from tests.guard.rig import BOUND_S, LEASE_S, MARGIN_S, RENEW_S, Rig, boot_s, nobodys_python, state_of, until
 
@@ -113,7 +114,16 @@ def once(fault: Fault) -> Run:
 def many(fault: Fault, runs: int, jobs: int) -> list[Run]:
     """That many runs, some at the same time."""
     with ThreadPoolExecutor(jobs) as pool:
-        return list(pool.map(lambda _: once(fault), range(runs)))
+        try:
+            return list(pool.map(lambda _: once(fault), range(runs)))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _give_up(*_: object) -> NoReturn:
+    """End in the way in which each run cleans up behind itself."""
+    raise KeyboardInterrupt
 
 
 def main() -> None:
@@ -122,6 +132,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only", default="")
     arguments = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _give_up)
     chosen = {name: fault for name, fault in FAULTS.items() if arguments.only in name}
     print(f"lease {LEASE_S * 1000:.0f} ms, margin {MARGIN_S * 1000:.0f} ms, {arguments.runs} runs each, times in ms")
     print(f"{'fault':42} {'worst margin: guard':>20} {'seen':>8} {'longest kill':>14}", flush=True)

@@ -768,7 +768,7 @@ def main(directory: str) -> None:
         os.unlink(SOCKET)  # noqa: PTH108  left over: we hold the lock
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     listener.bind(SOCKET)
-    listener.listen(MOST_PEERS)
+    listener.listen(128)
     os.chdir("/")
     answer, ready = os.pipe2(os.O_CLOEXEC)
     if os.fork() == 0:
