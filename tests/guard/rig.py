@@ -224,10 +224,9 @@ class Rig:
             return
         for verb in ("finish", "replace"):  # the second cleans up where guard and warden were both killed
             self.ask(verb)
-        for name in ("guard", "warden"):
-            command = Path(f"/proc/{self.status[name]}/cmdline")
+        for proc in Path("/proc").iterdir():  # nothing, if the guard is what it should be
             with contextlib.suppress(OSError):
-                if str(self.directory) in command.read_text():
-                    self.strike(self.status[name])
+                if proc.name.isdigit() and str(self.root) in (proc / "cmdline").read_text():
+                    self.strike(int(proc.name))
         for name in ("guard", "warden", "engine"):
             until(lambda name=name: state_of(self.status[name]) in ("", "Z"), f"the {name} to be gone")
