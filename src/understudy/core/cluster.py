@@ -55,7 +55,7 @@ class Timers:
     hang_ms: int = 2000
     """How long a write probe may fail before the engine counts as hung."""
     report_ms: int = 400
-    """How often the primary's agent says that it lives; the others say so with every renewal."""
+    """How often the agent of the record's primary says that it lives; the others say so every `renew_ms`."""
     link_silent_ms: int = 1000
     """After how long without a message a replication link counts as silent."""
     drop_ms: int = 5000

@@ -75,7 +75,7 @@ def _same(value: Any) -> Any:
     return value
 
 
-def _make_plan(kind: Any) -> _Plan:
+def _make_plan(kind: Any) -> _Plan:  # noqa: PLR0911  # one return a kind of type
     """The plan of a type; TypeError when the codec has none, which is a mistake in the type."""
     origin = get_origin(kind)
     if origin is tuple:

@@ -67,14 +67,11 @@ def _next_duty(view: ClusterView, record: ClusterRecord, name: Name, primary: Na
     if report is None or report.record_serial < duty.since:
         return duty
     following = streams(report, primary) and not report.closed_epoch
-    if duty.kind is DutyKind.REBUILD:
-        done = report.rebuilt >= duty.since and following
-        return Duty(name, DutyKind.STANDBY, primary) if done else duty
-    if ruined(report):
+    rebuilding = duty.kind is DutyKind.REBUILD
+    if ruined(report) and not rebuilding:
         return Duty(name, DutyKind.REBUILD, primary)
-    if duty.kind is DutyKind.REJOIN and following:
-        return Duty(name, DutyKind.STANDBY, primary)
-    return duty
+    back = following and (not rebuilding or report.rebuilt >= duty.since)
+    return Duty(name, DutyKind.STANDBY, primary) if back else duty
 
 
 def _forget_gone(view: ClusterView, record: ClusterRecord, gone: list[Name]) -> ClusterRecord:

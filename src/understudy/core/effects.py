@@ -28,7 +28,7 @@ from understudy.core.record import (
     Timings,
 )
 from understudy.core.report import ClusterView, LeaseOrder
-from understudy.core.requests import target_of
+from understudy.core.requests import FAILBACK, target_of
 from understudy.core.text import Name
 from understudy.core.words import listed, span
 
@@ -129,7 +129,8 @@ def _open_epoch(draft: Draft, case: Case) -> Draft:
         epoch=record.epoch + 1,
         primary=None,
         previous=old,
-        known=_further(record.known, report.position if report else None),
+        known=_further(record.known, (report.had or report.position) if report else None),
+        request=asked,
         ground=None,
         target=None,
         accept_loss=asked.accept_loss if asked else record.accept_loss and failed,
@@ -155,7 +156,7 @@ def _crown_target(draft: Draft, case: Case) -> Draft:
     record, target = draft.record, draft.record.target
     if target is None:
         return draft
-    opened = replace(record, epoch=record.epoch + 1, previous=record.primary, primary=None, target=None)
+    opened = replace(record, epoch=record.epoch + 1, previous=record.primary, primary=None)
     lost = Loss(0, "the old primary stopped cleanly and the new one has all of it")
     return _enthrone(draft.with_record(opened), case, target, Ground.FENCED, lost)
 
@@ -192,7 +193,8 @@ def _crown_old(draft: Draft, case: Case) -> Draft:
     record = draft.record
     if record.primary is None:
         return draft
-    back = replace(duties.ordered(record, Duty(record.primary, DutyKind.PRIMARY)), target=None, request=None)
+    back = replace(duties.ordered(record, Duty(record.primary, DutyKind.PRIMARY)), target=None)
+    back = replace(back, loss=Loss(0, "the old primary went on"))
     said = f"{record.primary} keeps the part: {case.row.sentence}."
     return draft.with_record(back).tell(EventKind.SWITCHOVER_ABORTED, said, record.primary)
 
@@ -202,7 +204,7 @@ def _hand_over(draft: Draft, case: Case) -> Draft:
     target = target_of(case.view, record, case.head) if case.head else None
     if record.primary is None or target is None:
         return draft
-    by_us = case.head is not None and case.head.id == 0
+    by_us = case.head is not None and case.head.by == FAILBACK
     handing = replace(
         duties.ordered(record, Duty(record.primary, DutyKind.HANDING_OVER)),
         target=target,
@@ -220,8 +222,9 @@ def _conclude(draft: Draft, case: Case) -> Draft:
     record, took = draft.record, draft.record.timings
     if record.ground is Ground.FIRST:
         return draft.tell(EventKind.CLUSTER_BORN, f"{record.primary} takes the first writes.", record.primary)
-    planned = record.request is not None and record.request.kind is RequestKind.SWITCHOVER
-    kind = EventKind.SWITCHOVER_DONE if planned else EventKind.FAILOVER_DONE
+    kind = EventKind.FAILOVER_DONE
+    if record.request is not None and record.request.kind is RequestKind.SWITCHOVER:
+        kind = EventKind.SWITCHOVER_DONE if record.target == record.primary else EventKind.SWITCHOVER_ABORTED
     route_ms = case.view.phase_age_ms
     steps = (took.detect_ms, took.confirm_ms, took.fence_ms, took.promote_ms, route_ms)
     lost = record.loss or Loss(None, "it was not measured")

@@ -53,7 +53,7 @@ def still(view: ClusterView, record: ClusterRecord) -> dict[Name, NodeReport]:
         if seen.report is not None
         and seen.report.identity == record.identity
         and max(seen.report.frozen_epoch, seen.report.closed_epoch) >= record.epoch
-        and (not seen.report.less_data or record.accept_loss)
+        and (whole(seen.report) or record.accept_loss)
     }
 
 
@@ -75,12 +75,17 @@ def closed_old(view: ClusterView, record: ClusterRecord) -> NodeReport | None:
     return report if report and report.closed_epoch >= record.epoch and report.identity == record.identity else None
 
 
+def whole(report: NodeReport) -> bool:
+    """Whether the node still has all that it ever had."""
+    return not report.less_data and not report.empty
+
+
 def enough_known(view: ClusterView, record: ClusterRecord) -> bool:
     """Whether an election now could be sure to lose nothing that must not be lost."""
     known, old = still(view, record), closed_old(view, record)
     if view.service.durability.zero_loss and not record.accept_loss:
         placed = frozenset(name for name, report in known.items() if report.position is not None)
-        return quorum.revoked(record.sync, placed) or (old is not None and not old.less_data)
+        return quorum.revoked(record.sync, placed) or (old is not None and whole(old))
     waiting = any(name not in known and not unfit(view, record, name) for name in heard(view))
     return bool(known) and (not waiting or view.phase_age_ms >= view.service.timers.elect_ms)
 
@@ -88,11 +93,12 @@ def enough_known(view: ClusterView, record: ClusterRecord) -> bool:
 def prospect(view: ClusterView, record: ClusterRecord) -> bool:
     """Whether those other nodes that are heard now could bring forth a winner, if all of them froze as they are."""
     others = {name: report for name, report in heard(view).items() if name != record.primary}
-    voters = frozenset(
-        name for name, report in others.items() if report.identity == record.identity and not report.less_data
-    )
-    enough = not view.service.durability.zero_loss or quorum.revoked(record.sync, voters)
-    return enough and any(not unfit(view, record, name) for name in others)
+    voters = frozenset(name for name, report in others.items() if report.identity == record.identity and whole(report))
+    fit = [name for name in others if not unfit(view, record, name)]
+    if view.service.durability.zero_loss:
+        return bool(fit) and quorum.revoked(record.sync, voters)
+    last = (_position(view, record.primary) if record.primary else None) or record.known
+    return any((mine := others[name].position) and not _beyond_bound(view, mine, last) for name in fit)
 
 
 def elect(view: ClusterView, record: ClusterRecord) -> Election:
@@ -110,22 +116,23 @@ def elect(view: ClusterView, record: ClusterRecord) -> Election:
 
 def loss(view: ClusterView, record: ClusterRecord, winner: Name) -> Loss:
     """What is known to be missing in the winner, of what the old primary is known to have had."""
-    have, old = _position(view, winner), closed_old(view, record)
     if record.phase is Phase.BOOTSTRAPPING:
         return Loss(0, "there was nothing to lose")
     if winner == record.previous:
         return Loss(0, "the old primary itself went on")
-    if have is None:
-        return Loss(None, "the winner's position is not known")
     if view.service.durability.zero_loss and not record.accept_loss:
         return Loss(0, "everything that was acknowledged is in the new primary")
-    if old is not None and old.position is not None:
+    return _measured(_position(view, winner), closed_old(view, record), record.known)
+
+
+def _measured(have: Position | None, old: NodeReport | None, known: Position | None) -> Loss:
+    if have is None:
+        return Loss(None, "the winner's position is not known")
+    if old is not None and whole(old) and old.position is not None:
         return Loss(lacks_bytes(have, old.position), "measured against the closed old primary")
-    if record.known is None:
-        return Loss(None, "the old primary's position was never known")
-    return Loss(
-        lacks_bytes(have, record.known), "of the old primary's last report; what it wrote after that is unknown"
-    )
+    if known is None or (old is not None and not whole(old) and old.had is None):
+        return Loss(None, "what the old primary had is not known")
+    return Loss(lacks_bytes(have, known), "of the old primary's last report; what it wrote after that is unknown")
 
 
 def _position(view: ClusterView, node: Name) -> Position | None:
@@ -142,17 +149,13 @@ def unfit(view: ClusterView, record: ClusterRecord, name: Name) -> str:
         return "is not heard"
     if report.identity is not None and report.identity != record.identity:
         return "carries the identity of another cluster"
-    if record.accept_loss:
-        return "has no data" if report.empty else ""
-    if report.empty:
-        return "has no data"
-    if report.less_data:
-        return "came back with less data than it had"
-    if report.needs_rebuild:
-        return "needs its data copied anew"
-    if report.disk_failing_ms >= view.service.timers.hang_ms:
-        return "has a disk that does not answer"
-    return ""
+    faults = (
+        (report.empty, "has no data"),
+        (report.less_data and not record.accept_loss, "came back with less data than it had"),
+        (report.needs_rebuild and not record.accept_loss, "needs its data copied anew"),
+        (report.disk_failing_ms >= view.service.timers.hang_ms, "has a disk that does not answer"),
+    )
+    return next((words for broken, words in faults if broken), "")
 
 
 def _refusal(view: ClusterView, record: ClusterRecord, name: Name) -> str:
@@ -171,7 +174,7 @@ def _refusal(view: ClusterView, record: ClusterRecord, name: Name) -> str:
 def _too_short(view: ClusterView, record: ClusterRecord, position: Position) -> str:
     """What this position lacks that must not be lost; empty when nothing."""
     old = closed_old(view, record)
-    everything = old.position if old is not None and not old.less_data else None
+    everything = old.position if old is not None and whole(old) else None
     if not view.service.durability.zero_loss:
         return _beyond_bound(view, position, everything or record.known)
     if record.start is not None and (short := _short(position, record.start, "the start of the last reign")):

@@ -62,7 +62,7 @@ class EventKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One fact. `reason` is the sentence that a person reads; `data` holds the same as values, unit last in each key."""
+    """One fact. `reason` is the sentence that a person reads; `data` has the same as values, unit last in each key."""
 
     kind: EventKind
     reason: str

@@ -84,6 +84,7 @@ OWN = {"foreign": False}
 
 P, J, A, E = Phase, Judged, Asked, Effect
 
+# fmt: off
 ROWS: tuple[Row, ...] = (
     # Detect.
     _row(P.STEADY, P.STEADY, "the primary is well", E.TEND, judged=J.WELL, asked=_IDLE, **OWN),
@@ -99,12 +100,13 @@ ROWS: tuple[Row, ...] = (
     # Confirm.
     _row(P.CONFIRMED, P.STEADY, "the primary came back before anything was done",
          judged=J.WELL, asked=_NOT_NOW, **OWN),
+    _row(P.CONFIRMED, P.SUSPECT, "the witnesses no longer agree", judged=_UNCLEAR, asked=_NOT_NOW, **OWN),
     _row(P.CONFIRMED, P.FENCING, "somebody can take over", E.OPEN_EPOCH,
-         judged=_GONE | _UNCLEAR, asked=_NOT_NOW, manual=False, hope=True, **OWN),
-    _row(P.CONFIRMED, P.CONFIRMED, "nobody who could take over is heard",
-         judged=_GONE | _UNCLEAR, asked=_NOT_NOW, manual=False, hope=False, **OWN),
+         judged=_GONE, asked=_NOT_NOW, manual=False, hope=True, **OWN),
+    _row(P.CONFIRMED, P.CONFIRMED, "too few are heard to take over without loss; a person may order the failover",
+         judged=_GONE, asked=_NOT_NOW, manual=False, hope=False, **OWN),
     _row(P.CONFIRMED, P.BLOCKED, "failover is manual", E.BLOCK,
-         judged=_GONE | _UNCLEAR, asked=_NOT_NOW, manual=True, **OWN),
+         judged=_GONE, asked=_NOT_NOW, manual=True, **OWN),
     # A person's word, wherever the primary of the record still counts.
     *(
         _row(phase, P.PAUSED, "a person paused the cluster", E.TAKE_REQUEST, E.FINISH_REQUEST, asked=A.PAUSE, **OWN)
@@ -188,11 +190,10 @@ ROWS: tuple[Row, ...] = (
     _row(P.BLOCKED, P.FENCING, "enough nodes agree on what they carry", E.ADOPT, foreign=True, adoptable=True),
     _row(P.BLOCKED, P.BLOCKED, "too few nodes agree on what they carry", E.BLOCK, foreign=True, adoptable=False),
 )
+# fmt: on
 
 
-BY_PHASE: dict[Phase, tuple[Row, ...]] = {
-    phase: tuple(row for row in ROWS if row.phase is phase) for phase in Phase
-}
+BY_PHASE: dict[Phase, tuple[Row, ...]] = {phase: tuple(row for row in ROWS if row.phase is phase) for phase in Phase}
 
 
 def row_for(phase: Phase, situation: Situation) -> Row:
@@ -200,9 +201,20 @@ def row_for(phase: Phase, situation: Situation) -> Row:
     return next(row for row in BY_PHASE[phase] if row.matches(situation))
 
 
-def situations() -> Iterator[Situation]:
-    """Every combination there is."""
-    hints = get_type_hints(Situation)
-    choices = [(False, True) if hints[one.name] is bool else tuple(hints[one.name]) for one in fields(Situation)]
-    for values in product(*choices):
-        yield Situation(*values)
+def fields_of(phase: Phase) -> tuple[str, ...]:
+    """The fields of the situation that matter in this phase, in the order of the type."""
+    used = {name for row in BY_PHASE[phase] for name in row.when}
+    return tuple(one.name for one in fields(Situation) if one.name in used)
+
+
+def choices(name: str) -> tuple[Any, ...]:
+    """Every value that a field of the situation can have."""
+    kind = get_type_hints(Situation)[name]
+    return (False, True) if kind is bool else tuple(kind)
+
+
+def combinations(phase: Phase) -> Iterator[dict[str, Any]]:
+    """Every combination of the fields that matter in this phase."""
+    names = fields_of(phase)
+    for values in product(*(choices(name) for name in names)):
+        yield dict(zip(names, values, strict=True))

@@ -55,23 +55,24 @@ def judge(view: ClusterView) -> Verdict:
 
 
 def _by_its_own_agent(view: ClusterView, record: ClusterRecord, own: NodeReport) -> Verdict:
-    hang_ms = view.service.timers.hang_ms
-    if own.running is Running.DEAD:
-        return Verdict(Judged.DEAD, (f"{own.node}'s own agent says that the engine is dead",))
-    if own.less_data and not record.accept_loss:
-        return Verdict(Judged.DEAD, (f"{own.node} came back with less data than it had",))
-    if own.probe_failing_ms >= hang_ms:
-        return Verdict(Judged.LOST, (f"writes on {own.node} have failed for {_ms(own.probe_failing_ms)}",))
-    if own.disk_failing_ms >= hang_ms:
-        return Verdict(Judged.LOST, (f"the disk of {own.node} has not answered for {_ms(own.disk_failing_ms)}",))
-    if own.starved_ms >= hang_ms and (deaf := _could_do_better(view, record)):
-        said = f"no standby has acknowledged a write on {own.node} for {_ms(own.starved_ms)}"
-        return Verdict(Judged.LOST, (said, f"{listed(deaf)} live but do not hear it"))
-    if own.running is not Running.UP or own.promoted_epoch != record.epoch:
-        return Verdict(Judged.DOUBTFUL, (f"{own.node}'s own agent says that it is {own.running} but no primary yet",))
-    if own.probe_failing_ms or own.disk_failing_ms or (own.covered and not own.writable):
-        return Verdict(Judged.DOUBTFUL, (f"{own.node} is up but does not take writes",))
-    return Verdict(Judged.WELL, (f"{own.node}'s own agent says that it takes writes",))
+    """The first of these that is so."""
+    node, hang_ms = own.node, view.service.timers.hang_ms
+    deaf = _could_do_better(view, record) if own.starved_ms >= hang_ms else []
+    dead, up = own.running is Running.DEAD, own.running is Running.UP
+    slow = own.probe_failing_ms or own.disk_failing_ms or (own.covered and not own.writable)
+    words = (
+        (dead, Judged.DEAD, f"{node}'s own agent says that the engine is dead"),
+        (own.less_data and not record.accept_loss, Judged.DEAD, f"{node} came back with less data than it had"),
+        (own.probe_failing_ms >= hang_ms, Judged.LOST, f"writes on {node} have failed for {_ms(own.probe_failing_ms)}"),
+        (own.disk_failing_ms >= hang_ms, Judged.LOST, f"the disk of {node} has hung for {_ms(own.disk_failing_ms)}"),
+        (bool(deaf), Judged.LOST, f"no standby answers {node}, though {listed(deaf)} live"),
+        (not up, Judged.DOUBTFUL, f"{node}'s own agent says that the engine is {own.running}"),
+        (own.promoted_epoch != record.epoch, Judged.DEAD, f"the engine of {node} started anew and is no primary"),
+        (own.failed_epoch == record.epoch and not own.writable, Judged.LOST, f"{node} cannot open: {own.failure}"),
+        (bool(slow), Judged.DOUBTFUL, f"{node} is up but does not take writes"),
+        (True, Judged.WELL, f"{node}'s own agent says that it takes writes"),
+    )
+    return next(Verdict(judged, (said,)) for so, judged, said in words if so)
 
 
 def _could_do_better(view: ClusterView, record: ClusterRecord) -> list[str]:
@@ -87,8 +88,8 @@ def _could_do_better(view: ClusterView, record: ClusterRecord) -> list[str]:
     return deaf if not hearing and len(deaf) > wanted_sync(record).acks else []
 
 
-def _hears(report: NodeReport, primary: Name | None, timers: Timers) -> bool:
-    return streams(report, primary) and (report.link_age_ms or 0) < timers.link_silent_ms
+def _hears(report: NodeReport | None, primary: Name | None, timers: Timers) -> bool:
+    return report is not None and streams(report, primary) and (report.link_age_ms or 0) < timers.link_silent_ms
 
 
 def _by_others(view: ClusterView, primary: Name) -> Verdict:
@@ -96,12 +97,12 @@ def _by_others(view: ClusterView, primary: Name) -> Verdict:
     silence = f"{primary}'s agent {'has been silent for ' + _ms(seen.age_ms) if seen else 'was never heard'}"
     if seen is not None and seen.reachable:
         return Verdict(Judged.MUTE, (silence, "its engine answers the steward"))
-    others = {name: report for name, report in heard(view).items() if name != primary}
-    hearing = [str(name) for name, report in others.items() if _hears(report, primary, timers)]
+    others = [name for name, report in heard(view).items() if report.streaming_from == primary]
+    hearing = [str(name) for name in others if _hears(view.report(name), primary, timers)]
     if hearing:
         return Verdict(Judged.MUTE, (silence, f"its engine is still heard by {listed(hearing)}"))
     if not others:
-        return Verdict(Judged.DOUBTFUL, (silence, "no other node is heard either: it may be us who are cut off"))
+        return Verdict(Judged.DOUBTFUL, (silence, "no standby of it is heard either: it may be us who are cut off"))
     if not _unreachable(seen, timers):
         return Verdict(Judged.DOUBTFUL, (silence, "the steward has not probed its engine for long enough"))
     deaf = listed([str(name) for name in others])

@@ -1,7 +1,7 @@
-"""What must never happen, as checks over the truth of a world: I1-I12 (DESIGN 5). Pure.
+"""What must never happen, as checks over the truth of a world: I1 to I12 (DESIGN 5). Pure.
 
 The simulator fills a `World` after every step with what is really so (not with what anybody believes) and with what
-happened since the last step; in real runs the checks go over the journal (`check_journal`). Each violation is a sentence.
+happened since the last step; in real runs the checks go over the journal (`check_journal`). A violation is a sentence.
 
 I8 (any agent may die between any two actions) is no check of its own: it is that the others hold whoever dies when.
 """
@@ -205,9 +205,11 @@ def _ack(memory: Memory, ack: Ack, found: list[Violation]) -> Memory:
 def _two_primaries(memory: Memory, world: World, found: list[Violation]) -> None:
     """I1, before anybody is told anything."""
     able = [node for node in world.nodes if node.acknowledges]
-    for node in able:
-        if node.epoch < memory.acked_epoch:
-            found.append(Violation("I1", f"{node.name} could acknowledge in epoch {node.epoch}, below the newest"))
+    found.extend(
+        Violation("I1", f"{node.name} could acknowledge in epoch {node.epoch}, below the newest")
+        for node in able
+        if node.epoch < memory.acked_epoch
+    )
     epochs = [node.epoch for node in able]
     if len(set(epochs)) < len(epochs):
         names = ", ".join(node.name for node in able)
@@ -274,7 +276,7 @@ def _failback(memory: Memory, world: World, bounds: Bounds, found: list[Violatio
 
 
 def check_journal(entries: Iterable[Entry]) -> tuple[Violation, ...]:
-    """What a journal of a real run alone shows: epochs that do not rise, a promotion that was not fenced before (I4, I1)."""
+    """What a real run's journal alone shows: epochs that do not rise (I4), a promotion with nobody fenced (I1)."""
     found: list[Violation] = []
     epochs: dict[Name | None, int] = {}
     fenced: dict[Name | None, int] = {}

@@ -51,7 +51,7 @@ class _Case:
     """The same for what copies or recovers."""
 
 
-def obey(
+def obey(  # noqa: PLR0917  # all that an agent knows of its own node
     record: ClusterRecord, report: NodeReport, lease: OwnLease, promise: Promise, now: Now, timers: Timers
 ) -> tuple[Action, ...]:
     """The next steps for the node of `report`; none when it does its duty, has to wait, or must not obey."""

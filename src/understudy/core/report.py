@@ -69,6 +69,8 @@ class NodeReport:
     disk_failing_ms: int = 0
     less_data: bool = False
     """The node came back with less data than it had; False again once it was rebuilt or promoted."""
+    had: Position | None = None
+    """With less_data: what it had before, as far as its agent knows."""
     needs_rebuild: bool = False
     """Rejoining cannot bring it back: its data must be copied anew."""
     rebuilt: int = 0

@@ -17,6 +17,9 @@ from understudy.core.report import ClusterView, streams
 from understudy.core.situation import Asked, Judged
 from understudy.core.text import Name
 
+FAILBACK = "failback"
+"""Who asks when it is our own wish to go back to the preferred node."""
+
 SWITCHOVER_LAG_BYTES = 64 * 1024 * 1024
 """A target further behind would keep clients waiting."""
 
@@ -70,7 +73,7 @@ def triage(view: ClusterView, record: ClusterRecord, now: Now) -> Triage:
             result = replace(result, record=ordered(result.record, duty))
             result = _settled(result, request, EventKind.REQUEST_TAKEN, f"{request.node} is rebuilt")
     head = next((one for kind in _URGENT for one in waiting if one.kind is kind), None)
-    return replace(result, head=head or _failback(view, record, now))
+    return replace(result, head=head or _own_wish(view, record, now))
 
 
 def target_of(view: ClusterView, record: ClusterRecord, request: Request) -> Name | None:
@@ -179,16 +182,20 @@ def _settled(result: Triage, request: Request, kind: EventKind, said: str) -> Tr
     return replace(result, events=(*result.events, event), done=(*result.done, request.id))
 
 
-def _failback(view: ClusterView, record: ClusterRecord, now: Now) -> Request | None:
-    """Our own wish to go back to the preferred node: only when all has been well for a while, and not too often.
+def _own_wish(view: ClusterView, record: ClusterRecord, now: Now) -> Request | None:
+    """What we want ourselves: hand over from a node that has left the spec, or go back to the preferred one.
 
-    A wall clock that was set back does not hold it off.
+    That only when all has been well for a while, not too often. A wall clock set back does not hold it off.
     """
     preferred, service = view.service.preferred, view.service
+    if record.phase is Phase.STEADY and record.primary and service.node(record.primary) is None:
+        leave = Request(0, RequestKind.SWITCHOVER, by="spec")
+        able = view.capabilities.graceful_handover and target_of(view, record, leave) is not None
+        return leave if able else None
     if preferred is None or record.phase is not Phase.STEADY or view.phase_age_ms < service.timers.failback_ms:
         return None
     since_s = now.wall_s - record.failback_wall_s
     held = 0 <= since_s < service.failback_every_s
-    wish = Request(0, RequestKind.SWITCHOVER, preferred, by="failback")
+    wish = Request(0, RequestKind.SWITCHOVER, preferred, by=FAILBACK)
     well = view.capabilities.graceful_handover and not _unfit_target(view, record, preferred)
     return wish if well and not held and preferred != record.primary else None

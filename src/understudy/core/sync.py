@@ -3,8 +3,8 @@
 ORDER of a change of the commit rule A -> B, so that an interruption anywhere is safe (an election honours all that are
 in `record.sync`): the record says (A, B); the primary puts B in force; its position after that is marked; when enough
 voters of B have reached the mark, everything that A acknowledged is with them, and the record says (B). Growing,
-shrinking, loosening and tightening are all this one way. The electorate: the record says (E, F); the primary has read it,
-and from then on asks both; the record says (F).
+shrinking, loosening and tightening are all this one way. The electorate: the record says (E, F); the primary has read
+it, and from then on asks both; the record says (F).
 
 RULES: a rule is never loosened silently: with too few standbys left, the last ones stay in it and writes wait.
 """
@@ -131,7 +131,7 @@ def _electorate_step(view: ClusterView, record: ClusterRecord, primary: NodeRepo
 
 
 def _promises(view: ClusterView, record: ClusterRecord, name: Name) -> bool:
-    """Whether this node is to count among those who promise: a member until it has been away long, others when heard."""
+    """Whether this node counts among those who promise: a member until it has been away long, others when heard."""
     seen = view.seen(name)
     if seen is None or seen.report is None or seen.report.identity != record.identity:
         return False
