@@ -155,9 +155,10 @@ class Etcd:
             if b"compacted" not in error.read():  # which is said when it was done before at that revision
                 raise
 
-    def snapshot(self, path: Path) -> None:
+    def ctl(self, *arguments: str, member: Member | None = None) -> None:
+        """Run etcdctl with one member."""
         subprocess.run(
-            ["etcdctl", "--endpoints", self.running().endpoint, "snapshot", "save", str(path)],
+            ["etcdctl", "--endpoints", (member or self.members[0]).endpoint, *arguments],
             env={"ETCDCTL_API": "3", "PATH": "/usr/bin:/bin"},
             check=True,
             capture_output=True,

@@ -12,8 +12,6 @@ from understudy.store.etcd_faults import Kind, Trouble, away, refused, replaced,
 from understudy.store.etcd_messages import Answer, Json, Layout
 from understudy.store.etcd_wire import Wire
 
-TXN = "/v3/kv/txn"
-
 
 class Foreign(Exception):
     """One member's answer contradicts what is known of the store."""
@@ -109,7 +107,7 @@ class Client:
             raise Foreign(self._replaced)
         known = self._sighting or await self._introduce(url, timeout_s)
         body = messages.transaction(self.layout, known.identity, expects, operations)
-        answer = messages.answer(await self.wire.post(url, TXN, body, timeout_s))
+        answer = await self.wire.transact(url, body, timeout_s)
         identity = known.identity if answer.succeeded else _identity(answer)
         contradiction = known.contradiction(answer.header, identity)
         if contradiction:
@@ -122,16 +120,18 @@ class Client:
     async def _introduce(self, url: str, timeout_s: float) -> Sighting:
         """Learn which store this is; leave our mark if it has none."""
         body = messages.introduction(self.layout, secrets.token_hex(8).encode())
-        answer = messages.answer(await self.wire.post(url, TXN, body, timeout_s))
-        header = answer.header
+        answer = await self.wire.transact(url, body, timeout_s)
+        identity = _identity(answer)
+        if identity is None:
+            raise Trouble(Kind.LOST, f"{url} does not keep what is written to it")
         if self._sighting is None:  # others may have asked meanwhile, with the same result
-            self._sighting = Sighting(header.cluster_id, _identity(answer) or b"", header.revision)
+            self._sighting = Sighting(answer.header.cluster_id, identity, answer.header.revision)
         return self._sighting
 
 
 def _identity(answer: Answer) -> bytes | None:
     entries = answer.reads[-1] if answer.reads else ()
-    return messages.value(entries[0]) if entries else None
+    return entries[0].value if entries else None
 
 
 def _time_s() -> float:

@@ -10,9 +10,10 @@ from collections import deque
 from collections.abc import AsyncGenerator
 
 from understudy.store import etcd_messages as messages
-from understudy.store.base import Change, Compacted, StoreFault, newer
+from understudy.store.base import Change, Compacted, Replaced, StoreFault, newer
 from understudy.store.etcd_client import Client
 from understudy.store.etcd_faults import Kind, Trouble, away
+from understudy.store.etcd_messages import Heard
 from understudy.store.etcd_wire import Lines
 
 HISTORY_CHANGES = 10_000
@@ -24,6 +25,9 @@ QUIET_S = 1.0
 
 GRACE_S = 0.3
 """What the store has told others already must come within that time."""
+
+PATIENCE_S = 3.0
+"""For so long readers are not told that there is no store: the members may be electing a leader."""
 
 PAUSE_S = 0.05
 """Between two streams, so that one that breaks again and again costs little."""
@@ -106,7 +110,7 @@ class Feed:
         troubles: list[Trouble] = []
         try:
             while len(troubles) < 2 * len(self._client.endpoints.in_turn()):
-                await self._client.read(())  # there is a member that works, and the store is the one we know
+                await self._await_store()
                 trouble = await self._stream(troubles)
                 if trouble:
                     troubles.append(trouble)
@@ -119,6 +123,22 @@ class Feed:
             raise
         finally:
             self._ring()
+
+    async def _await_store(self) -> None:
+        """Until there is a member that works, and the store is the one we know; StoreFault when that takes too long."""
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + PATIENCE_S
+        while True:
+            try:
+                await self._client.read(())
+            except Replaced:
+                raise
+            except StoreFault:
+                if loop.time() >= deadline_s:
+                    raise
+                await asyncio.sleep(PAUSE_S)
+            else:
+                return
 
     async def _stream(self, troubles: list[Trouble]) -> Trouble | None:
         """One stream from beginning to end, and why it ended; None when it was told to."""
@@ -146,25 +166,26 @@ class Feed:
 
     async def _follow(self, url: str, troubles: list[Trouble]) -> None:
         """Read one stream until it breaks, always with a Trouble."""
-        body = messages.watch(self._client.layout, max(self._heard, 1))
-        async with self._client.wire.stream(url, "/v3/watch", body, self._client.timeout_s) as lines:
+        layout = self._client.layout
+        body = messages.watch(layout, max(self._heard, 1))
+        async with self._client.wire.watch(url, layout, body, self._client.timeout_s) as lines:
             while True:
-                said = await _read_for(QUIET_S, lines) or await self._ask_why_quiet(url, lines)
-                if said:
-                    self._take(url, messages.heard(self._client.layout, said))
+                heard = await _read_for(QUIET_S, lines) or await self._ask_why_quiet(url, lines)
+                if heard:
+                    self._take(url, heard)
                     troubles.clear()
 
-    async def _ask_why_quiet(self, url: str, lines: Lines) -> messages.Json | None:
+    async def _ask_why_quiet(self, url: str, lines: Lines) -> Heard | None:
         """None when nothing has happened; a line that was under way; else raises Silent."""
         answer = await self._client.read(())
         if answer.header.revision <= self._heard:
             return None
-        said = await _read_for(GRACE_S, lines)
-        if said is None:
+        heard = await _read_for(GRACE_S, lines)
+        if heard is None:
             raise Silent(Kind.LOST, f"etcd at {url} tells no changes, though there may be some")
-        return said
+        return heard
 
-    def _take(self, url: str, heard: messages.Heard) -> None:
+    def _take(self, url: str, heard: Heard) -> None:
         if heard.compacted is not None:
             self._forget_up_to(heard.compacted)
         elif heard.refusal is not None:
@@ -199,7 +220,7 @@ class Silent(Trouble):
     """The stream is of no more use, though its member may be well."""
 
 
-async def _read_for(duration_s: float, lines: Lines) -> messages.Json | None:
+async def _read_for(duration_s: float, lines: Lines) -> Heard | None:
     """The next line, if one comes in that time."""
     try:
         async with asyncio.timeout(duration_s):

@@ -7,13 +7,18 @@ nothing is read from or written to another store under the same address.
 """
 
 from base64 import b64decode, b64encode
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from understudy.store.base import Change, Delete, Expect, Item, Put
 
 Json = dict[str, Any]
+
+
+class Nonsense(ValueError):
+    """What was said is no answer of etcd."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +50,21 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True)
+class Entry:
+    """What stands under a key of etcd."""
+
+    key: bytes
+    value: bytes
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
-    """To a transaction: whether its conditions held, and per operation the entries that it read."""
+    """To a transaction: whether its conditions held, and the entries that each of its reads found."""
 
     header: Header
     succeeded: bool
-    reads: tuple[tuple[Json, ...], ...]
+    reads: tuple[tuple[Entry, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,47 +141,62 @@ def watch(layout: Layout, from_revision: int) -> Json:
 
 
 def answer(said: Json) -> Answer:
-    """Understand the answer to a transaction."""
-    responses = said.get("responses", ())
-    ranges = [response["response_range"] for response in responses if "response_range" in response]
-    return Answer(_header(said), bool(said.get("succeeded")), tuple(tuple(found.get("kvs", ())) for found in ranges))
+    """Understand the answer to a transaction; Nonsense when it is none."""
+    with _sense():
+        ranges = [each["response_range"] for each in said.get("responses", ()) if "response_range" in each]
+        reads = tuple(tuple(_entry(found) for found in each.get("kvs", ())) for each in ranges)
+        return Answer(_header(said), bool(said.get("succeeded")), reads)
 
 
-def item(layout: Layout, entry: Json) -> Item:
-    """One entry that was read."""
-    return Item(layout.key(_bytes(entry["key"])), value(entry), int(entry["mod_revision"]))
+def token(said: Json) -> str:
+    """Understand the answer to a log-in."""
+    with _sense():
+        return str(said["token"])
 
 
-def value(entry: Json) -> bytes:
-    """The value of an entry."""
-    return _bytes(entry.get("value", ""))
+def item(layout: Layout, entry: Entry) -> Item:
+    """One fact that was read."""
+    return Item(layout.key(entry.key), entry.value, entry.revision)
 
 
 def heard(layout: Layout, said: Json) -> Heard:
-    """Understand one line of a watch."""
-    if "error" in said:
-        error = said["error"]
-        return Heard("", refusal=str(error.get("message", error) if isinstance(error, dict) else error))
-    said = said["result"]
-    header = _header(said)
-    if said.get("canceled"):
-        compacted = int(said.get("compact_revision", 0)) or None
-        return Heard(header.cluster_id, compacted=compacted, refusal=said.get("cancel_reason") or "the watch was ended")
-    if said.get("created"):
-        return Heard(header.cluster_id)
-    changes = tuple(_change(layout, event) for event in said.get("events", ()))
-    return Heard(header.cluster_id, changes, changes[-1].revision if changes else header.revision)
+    """Understand one line of a watch; Nonsense when it is none."""
+    with _sense():
+        if "error" in said:
+            return Heard("", refusal=str(said["error"].get("message", said["error"])))
+        said = said["result"]
+        header = _header(said)
+        if said.get("canceled"):
+            compacted = int(said.get("compact_revision", 0)) or None
+            return Heard(
+                header.cluster_id, compacted=compacted, refusal=said.get("cancel_reason", "it gives no reason")
+            )
+        if said.get("created"):
+            return Heard(header.cluster_id)
+        changes = tuple(_change(layout, event) for event in said.get("events", ()))
+        return Heard(header.cluster_id, changes, changes[-1].revision if changes else header.revision)
 
 
 def _change(layout: Layout, event: Json) -> Change:
-    entry = event["kv"]
-    new_value = None if event.get("type") == "DELETE" else value(entry)
-    return Change(layout.key(_bytes(entry["key"])), new_value, int(entry["mod_revision"]))
+    entry = _entry(event["kv"])
+    return Change(layout.key(entry.key), None if event.get("type") == "DELETE" else entry.value, entry.revision)
+
+
+def _entry(found: Json) -> Entry:
+    return Entry(b64decode(found["key"]), b64decode(found.get("value", "")), int(found["mod_revision"]))
 
 
 def _header(said: Json) -> Header:
-    header = said.get("header", {})
-    return Header(header.get("cluster_id", ""), int(header.get("revision", 0)))
+    header = said["header"]
+    return Header(header["cluster_id"], int(header.get("revision", 0)))
+
+
+@contextmanager
+def _sense() -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise Nonsense(f"not what etcd would say ({error!r})") from error
 
 
 def _after(prefix: bytes) -> bytes:
@@ -177,7 +206,3 @@ def _after(prefix: bytes) -> bytes:
 
 def _text(data: bytes) -> str:
     return b64encode(data).decode()
-
-
-def _bytes(text: str) -> bytes:
-    return b64decode(text)

@@ -7,14 +7,23 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import aiohttp
 
 from understudy.core.errors import Refused
+from understudy.store import etcd_messages as messages
 from understudy.store.base import StoreFault
 from understudy.store.etcd_faults import Kind, Trouble, classify
-from understudy.store.etcd_messages import Json
+from understudy.store.etcd_messages import Answer, Heard, Json, Layout
+
+TXN = "/v3/kv/txn"
+WATCH = "/v3/watch"
+AUTHENTICATE = "/v3/auth/authenticate"
+
+T = TypeVar("T")
 
 CONNECT_SHARE = 0.3
 """Of a request's time may go into connecting; a host that is gone must leave time for another."""
@@ -63,28 +72,28 @@ class Wire:
         self._token: str | None = None
         self._logging_in = asyncio.Lock()
 
-    async def post(self, url: str, path: str, body: Json, timeout_s: float) -> Json:
-        """One request with its answer; logs in where needed. Raises Trouble."""
+    async def transact(self, url: str, body: Json, timeout_s: float) -> Answer:
+        """One transaction with its answer; logs in where needed. Raises Trouble."""
         async with _within(url, timeout_s):
             for last in (False, True):
                 token = await self._token_for(url, timeout_s)
                 try:
-                    return await self._post(url, path, body, token, timeout_s)
+                    return await self._post(url, TXN, body, messages.answer, token=token, timeout_s=timeout_s)
                 except Trouble as trouble:
                     self._forget(token, trouble, last=last)
         raise AssertionError("unreachable")
 
     @asynccontextmanager
-    async def stream(self, url: str, path: str, body: Json, timeout_s: float) -> "AsyncIterator[Lines]":
-        """One request whose answer never ends; the time is for its beginning. Raises Trouble."""
+    async def watch(self, url: str, layout: Layout, body: Json, timeout_s: float) -> "AsyncIterator[Lines]":
+        """A watch, whose answer never ends; the time is for its beginning. Raises Trouble."""
         async with _within(url, timeout_s):
             token = await self._token_for(url, timeout_s)
-            response = await self._session.post(url + path, **_request(body, token, timeout_s))
+            response = await self._session.post(url + WATCH, **_request(body, token, timeout_s))
         try:
             if response.status != 200:
                 trouble = await _trouble(url, response)
                 self._forget(token, trouble, last=True)
-            yield Lines(url, response)
+            yield Lines(url, layout, response)
         finally:
             response.close()
 
@@ -92,11 +101,13 @@ class Wire:
         """Break all connections."""
         await self._session.close()
 
-    async def _post(self, url: str, path: str, body: Json, token: str | None, timeout_s: float) -> Json:
+    async def _post(
+        self, url: str, path: str, body: Json, understand: Callable[[Json], T], *, token: str | None, timeout_s: float
+    ) -> T:
         async with self._session.post(url + path, **_request(body, token, timeout_s)) as response:
             if response.status != 200:
                 raise await _trouble(url, response)
-            return _parse(url, await response.read())
+            return _parse(url, await response.read(), understand)
 
     async def _token_for(self, url: str, timeout_s: float) -> str | None:
         """Log in unless that is done; one at a time, the others wait for it."""
@@ -108,10 +119,8 @@ class Wire:
                     password = self._login.read_password()
                 except Refused as fault:
                     raise Trouble(Kind.REFUSED, f"its password is not to be had: {fault}") from fault
-                said = await self._post(
-                    url, "/v3/auth/authenticate", {"name": self._login.user, "password": password}, None, timeout_s
-                )
-                self._token = str(said["token"])
+                body = {"name": self._login.user, "password": password}
+                self._token = await self._post(url, AUTHENTICATE, body, messages.token, token=None, timeout_s=timeout_s)
             return self._token
 
     def _forget(self, token: str | None, trouble: Trouble, *, last: bool) -> None:
@@ -125,15 +134,16 @@ class Wire:
 
 
 class Lines:
-    """The lines of an answer that never ends."""
+    """The lines of a watch."""
 
-    def __init__(self, url: str, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, url: str, layout: Layout, response: aiohttp.ClientResponse) -> None:
         self._url = url
+        self._understand = partial(messages.heard, layout)
         self._response = response
         self._parts: list[bytes] = []
         self._lines: list[bytes] = []
 
-    async def read(self) -> Json:
+    async def read(self) -> Heard:
         """The next line; may be cancelled and called again. Raises Trouble when the connection breaks."""
         while not self._lines:
             try:
@@ -148,7 +158,7 @@ class Lines:
                 self._parts.clear()
             self._parts.append(rest)
             self._lines = [line for line in self._lines if line.strip()]
-        return _parse(self._url, self._lines.pop(0))
+        return _parse(self._url, self._lines.pop(0), self._understand)
 
 
 @asynccontextmanager
@@ -158,7 +168,8 @@ async def _within(url: str, timeout_s: float) -> AsyncIterator[None]:
         async with asyncio.timeout(timeout_s):
             yield
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-        raise Trouble(Kind.UNSENT, f"{url} cannot be reached: {error}") from error
+        said = getattr(error, "os_error", None) or error  # without aiohttp's own words, where there is more to say
+        raise Trouble(Kind.UNSENT, f"{url} cannot be reached: {getattr(said, 'strerror', None) or said}") from error
     except TimeoutError as error:
         raise Trouble(Kind.LOST, f"{url} did not answer in {timeout_s:.2g} s") from error
     except (aiohttp.ClientError, OSError) as error:
@@ -186,14 +197,11 @@ async def _trouble(url: str, response: aiohttp.ClientResponse) -> Trouble:
         return classify(url, response.status, 0, text.strip()[:200])
 
 
-def _parse(url: str, data: bytes) -> Json:
+def _parse(url: str, data: bytes, understand: Callable[[Json], T]) -> T:
     try:
-        said = json.loads(data)
+        return understand(json.loads(data))
     except ValueError as error:
-        raise Trouble(Kind.LOST, f"{url} answered something that is not JSON") from error
-    if not isinstance(said, dict):
-        raise Trouble(Kind.LOST, f"{url} answered something that etcd would not")
-    return said
+        raise Trouble(Kind.LOST, f"{url} answers nonsense: {error}") from error
 
 
 def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
