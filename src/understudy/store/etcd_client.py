@@ -71,7 +71,6 @@ class Client:
                 foreign = str(found)
                 self.failed(url)
             else:
-                self.endpoints.works(url)
                 self._trusted.add(url)
                 return answer
         if foreign:

@@ -30,10 +30,6 @@ class Endpoints:
         if url == self.current:
             self._current = (self._current + 1) % len(self._urls)
 
-    def works(self, url: str) -> None:
-        """Stay with that member."""
-        self._current = self._urls.index(url)
-
 
 @dataclass(frozen=True, slots=True)
 class Sighting:

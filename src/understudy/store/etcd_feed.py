@@ -156,6 +156,10 @@ class Feed:
             if trouble.kind is not Kind.TOKEN and not isinstance(trouble, Silent):
                 self._client.failed(self._url)
             return trouble
+        except Replaced:
+            raise
+        except StoreFault:
+            return None  # there is no store at the moment: wait for it
         return None
 
     def _next_url(self, troubles: list[Trouble]) -> str:

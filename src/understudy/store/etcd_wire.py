@@ -74,6 +74,8 @@ class Wire:
 
     async def transact(self, url: str, body: Json, timeout_s: float) -> Answer:
         """One transaction with its answer; logs in where needed. Raises Trouble."""
+        if self._session.closed:
+            raise Trouble(Kind.UNSENT, "the store is closed")
         async with _within(url, timeout_s):
             for last in (False, True):
                 token = await self._token_for(url, timeout_s)
