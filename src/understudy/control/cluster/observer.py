@@ -1,0 +1,217 @@
+"""Looking at an own node, and telling the store: observation + facts = report, on change and on cadence.
+
+RULES: a look that does not come back is news too. Facts are read before the look and the position comes last, so that a
+position in a frozen node's report is from after the freeze. Times that something lasted are taken here, not in drivers.
+"""
+
+from dataclasses import replace
+
+from understudy.control.cluster.beats import beat
+from understudy.control.cluster.lane import Lane
+from understudy.control.cluster.mirror import Mirror
+from understudy.control.cluster.node_state import NodeState
+from understudy.control.cluster.ports import NodeFacts, Ports
+from understudy.control.keys import cluster_report
+from understudy.core.codec import Undecodable, decode, encode
+from understudy.core.errors import Refused
+from understudy.core.lineage import Position, contains
+from understudy.core.report import NodeReport, Running
+from understudy.drivers.base import Observation
+from understudy.store.base import Expect, Put, StoreFault
+
+
+class Observer:
+    """Keeps the report of one own node true."""
+
+    def __init__(self, ports: Ports, state: NodeState) -> None:
+        self._ports = ports
+        self._state = state
+        self._timers = ports.service.timers
+        self.lane = Lane(ports.spawn, ports.wake)
+        self._began_s = 0.0
+        self._failing: dict[str, float] = {}
+        """Since when each thing fails."""
+        self._last: Position | None = None
+        """Where the running engine was last seen."""
+        self.due_s = 0.0
+        state.own.driver.listen(self.look_now)
+
+    def look_now(self) -> None:
+        """Something may have happened."""
+        self.due_s = 0.0
+        self._ports.wake()
+
+    def tick(self, now_s: float) -> None:
+        """Look when it is time."""
+        state = self._state
+        if state.report is not None and state.report.record_serial != state.serial:
+            state.report = replace(state.report, record_serial=state.serial)
+        if self.lane.expired(now_s):
+            self._take(None, state.facts, now_s)
+        if now_s >= self.next_s() and not self.lane.busy:
+            self._began_s = now_s
+            self.due_s = now_s + self._period_s()
+            self.lane.start(self._look(), now_s + self._timers.timeout_ms / 1000)
+
+    def next_s(self) -> float:
+        """When to come again; at once, when something was done to the node since the last look."""
+        if self.lane.busy:
+            return self.lane.deadline_s
+        return self.due_s if self._state.looked == self._state.generation else 0.0
+
+    def _period_s(self) -> float:
+        report = self._state.report
+        calm = report is not None and report.running is not Running.UNKNOWN and not report.promoted_epoch
+        return (self._timers.renew_ms if calm else self._timers.report_ms) / 1000
+
+    async def _look(self) -> None:
+        state, ports = self._state, self._ports
+        generation = state.generation
+        try:
+            if not state.loaded:
+                await state.load(ports.clock.now().boot_s, self._timers.lease_over_ms / 1000)
+            facts = state.facts
+            seen = await state.own.driver.observe()
+            if generation == state.generation:
+                await self._watch_for_less_data(seen)
+        except Refused:
+            facts, seen = state.facts, None
+        if generation == state.generation and state.loaded:
+            self._take(seen, facts, ports.clock.now().boot_s)
+
+    async def _watch_for_less_data(self, seen: Observation) -> None:
+        """Remember how far a stopped engine had come, and what it means when it comes back with less."""
+        facts = self._state.facts
+        if seen.position is not None and facts.reached is not None and not facts.less_data:
+            if not contains(seen.position, facts.reached):
+                await self._state.remember(less_data=True)
+        elif seen.running is Running.DEAD and self._last is not None:
+            await self._state.remember(reached=self._last)
+        if seen.running is Running.UP:
+            self._last = seen.position
+
+    def _take(self, seen: Observation | None, facts: NodeFacts, now_s: float) -> None:
+        """Make the report of what was seen; None: nothing could be seen."""
+        state = self._state
+        state.looked = state.generation
+        if not state.loaded:
+            return
+        facts = replace(facts, less_data=state.facts.less_data, needs_rebuild=state.facts.needs_rebuild)
+        report = self._unseen(facts, now_s) if seen is None else self._seen(seen, facts, now_s)
+        if report != state.report:
+            state.report = report
+        if report.link_age_ms is not None and report.link_age_ms < self._timers.link_silent_ms and seen is not None:
+            silent_s = now_s + (self._timers.link_silent_ms - (seen.link_age_ms or 0)) / 1000
+            self.due_s = min(self.due_s, silent_s)
+
+    def _seen(self, seen: Observation, facts: NodeFacts, now_s: float) -> NodeReport:
+        state = self._state
+        silent_ms = self._timers.link_silent_ms
+        return NodeReport(
+            node=state.name,
+            counter=0,
+            identity=None if seen.empty else facts.identity,
+            epoch=facts.epoch,
+            running=seen.running,
+            position=seen.position,
+            record_serial=state.serial,
+            promoted_epoch=seen.promoted_epoch,
+            writable=seen.writable,
+            covered=seen.covered,
+            replay_lag_bytes=seen.replay_lag_bytes,
+            streaming_from=seen.streaming_from,
+            # Whole steps of silence only: a link that is well would make every report a new one.
+            link_age_ms=None if seen.link_age_ms is None else seen.link_age_ms // silent_ms * silent_ms,
+            frozen_epoch=facts.frozen_epoch,
+            closed_epoch=facts.closed_epoch,
+            clean_stop=seen.clean_stop,
+            sync=seen.sync,
+            probe_failing_ms=self._failing_ms("write", seen.write_fails, now_s),
+            starved_ms=self._failing_ms("starved", seen.starved, now_s),
+            disk_failing_ms=self._failing_ms("disk", seen.disk_fails, now_s),
+            less_data=facts.less_data,
+            needs_rebuild=facts.needs_rebuild,
+            rebuilt=facts.rebuilt,
+            failed_epoch=state.failed_epoch,
+            failure=state.failure,
+        )
+
+    def _unseen(self, facts: NodeFacts, now_s: float) -> NodeReport:
+        """What is left to say when a look fails or hangs: all that is durable, and for how long it has been so."""
+        before = self._state.report
+        unseen = Observation(Running.UNKNOWN, empty=facts.identity is None, position=None)
+        if before is not None:
+            unseen = replace(
+                unseen,
+                promoted_epoch=before.promoted_epoch,
+                writable=before.writable,
+                streaming_from=before.streaming_from,
+                link_age_ms=before.link_age_ms,
+                sync=before.sync,
+                write_fails=before.promoted_epoch > 0,
+                disk_fails=True,
+            )
+        return self._seen(unseen, facts, now_s)
+
+    def _failing_ms(self, what: str, fails: bool, now_s: float) -> int:
+        if not fails:
+            self._failing.pop(what, None)
+            return 0
+        return max(1, round((now_s - self._failing.setdefault(what, self._began_s)) * 1000))
+
+
+class Reporter:
+    """Writes the report of one own node to the store: on change, and so often that silence means something."""
+
+    def __init__(self, ports: Ports, mirror: Mirror, state: NodeState) -> None:
+        self._ports = ports
+        self._mirror = mirror
+        self._state = state
+        self._timers = ports.service.timers
+        self._key = cluster_report(ports.service.name, state.name)
+        self.lane = Lane(ports.spawn, ports.wake)
+        self._counter = 0
+        self._written: NodeReport | None = None
+        self._encoded: tuple[NodeReport | None, bytes] = (None, b"")
+        self._due_s = 0.0
+
+    def tick(self, now_s: float, *, leading: bool) -> float:
+        """Write when it is time; when to come again. `leading`: the node has the primary's part."""
+        self.lane.expired(now_s)
+        report = self._state.report
+        if report is None or not self._mirror.ready or self._state.looked != self._state.generation:
+            return self.lane.deadline_s
+        if self.lane.busy:
+            return self.lane.deadline_s
+        if report is not self._written or now_s >= self._due_s:
+            self._due_s = now_s + (self._timers.report_ms if leading else self._timers.renew_ms) / 1000
+            self.lane.start(self._write(report), now_s + self._timers.timeout_ms / 1000)
+        return min(self._due_s, self.lane.deadline_s)
+
+    async def _write(self, report: NodeReport) -> None:
+        """On condition that nobody has written since: a report that was held up on its way must not replace a newer."""
+        sight = self._mirror.get(self._key)
+        if not self._counter:
+            self._counter = _counter(sight.value)
+        self._counter += 1
+        if self._encoded[0] is not report:
+            self._encoded = (report, encode(report))
+        put = Put(self._key, beat(self._encoded[1], self._counter))
+        try:
+            outcome = await self._ports.store.transact([Expect(self._key, sight.revision)], [put])
+            if outcome.committed:
+                self._mirror.note(put, outcome.revision)
+                self._written = report
+            else:
+                await self._mirror.refresh()
+                self._due_s = 0.0
+        except StoreFault:
+            return  # it is due again soon
+
+
+def _counter(data: bytes | None) -> int:
+    """Where an earlier agent of the node stopped counting."""
+    try:
+        return decode(NodeReport, data).counter if data is not None else 0
+    except Undecodable:
+        return 0
