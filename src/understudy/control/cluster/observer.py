@@ -113,6 +113,7 @@ class Observer:
             identity=None if seen.empty else facts.identity,
             epoch=facts.epoch,
             running=seen.running,
+            empty=seen.empty,
             position=seen.position,
             record_serial=state.serial,
             promoted_epoch=seen.promoted_epoch,
