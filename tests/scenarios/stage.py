@@ -70,7 +70,10 @@ class Stage:
         return "\n".join(self.out) + "\n" if self.out else ""
 
     def _cluster(self, engine: str, durability: str, nodes: str, *options: str) -> None:
-        """`cluster postgres zero_loss a,b,c [acks=1] [manual] [preferred=a] [a=0] [born]`: steady at epoch 3, a leads."""
+        """`cluster postgres zero_loss a,b,c [acks=1] [manual] [preferred=a] [a=0] [born]`: epoch 3, a leads."""
+        said = self.out
+        self.__init__()
+        self.out = said
         given = dict(option.partition("=")[::2] for option in options)
         names = [Name(name) for name in nodes.split(",")]
         self.capabilities = ENGINES[engine]
@@ -115,7 +118,7 @@ class Stage:
         self.lease = LeaseSeen(primary, 3, 500, 4000)
 
     def _node(self, name: str, *changes: str) -> None:
-        """`node b less_data position=3/900 streaming_from=- age=1200 probe=down:600`: what is reported and seen of it."""
+        """`node b less_data position=1:0/900 age=1200 probe=down:600`: what is reported and seen of it; - is None."""
         kinds = {field.name: field.type for field in fields(NodeReport)}
         for change in changes:
             key, _, value = change.partition("=")
@@ -172,6 +175,9 @@ class Stage:
         """It is back; `return a dead` with its engine dead."""
         node = Name(name)
         self.asleep[node], self.ages[node], self.probes[node] = False, 0, (True, 0)
+        source = self.reports[node].streaming_from
+        if source and not self._alive(source):
+            self._report(node, "link_age_ms", None)
         if "dead" in changes:
             self._crash(name)
 
@@ -256,6 +262,10 @@ class Stage:
                 return
         self.out.append("... and so on without end")
 
+    def _act(self) -> None:
+        """Everybody obeys, one step."""
+        self._everybody_obeys()
+
     def _obey(self, name: str) -> None:
         for action in self._orders(Name(name)) or ["nothing to do"]:
             self.out.append(f"{name}: {action if isinstance(action, str) else said(action)}")
@@ -301,7 +311,11 @@ class Stage:
             quiet_ms = 0 if order.owner else self.lease.quiet_ms
             self.lease = LeaseSeen(order.owner, order.epoch, quiet_ms, self.lease.duration_ms)
         self.record = decision.record
-        if before is None or self.record is None or (before.phase, before.epoch) != (self.record.phase, self.record.epoch):
+        if (
+            before is None
+            or self.record is None
+            or (before.phase, before.epoch) != (self.record.phase, self.record.epoch)
+        ):
             self.phase_since_s = self.now_s
         return bool(decision.events) or decision.record != before
 
@@ -322,13 +336,13 @@ class Stage:
             if self.asleep[name] or self.record is None:
                 continue
             for action in self._orders(name):
-                acted = self._act(name, action) or acted
+                acted = self._carry_out(name, action) or acted
             if self.reports[name].record_serial != self.record.serial:
-                self._report(name, "record_serial", self.record.serial)
+                self.reports[name] = replace(self.reports[name], record_serial=self.record.serial, failed_epoch=0)
                 acted = True
         return acted
 
-    def _act(self, name: Name, action: do.Action) -> bool:
+    def _carry_out(self, name: Name, action: do.Action) -> bool:
         report = replace(self.reports[name], identity=action.identity, epoch=action.epoch)
         why = self.fails.get(name)
         if why:
@@ -347,33 +361,26 @@ class Stage:
         link_ms = 0 if source and self._alive(source) else None
         following = {"running": Running.UP, "streaming_from": source, "link_age_ms": link_ms, "closed_epoch": 0}
         dead = {"running": Running.DEAD, "promoted_epoch": 0, "writable": False, "streaming_from": None, "sync": None}
-        match action:
-            case do.Bootstrap():
-                return replace(report, empty=False, position=Position((Branch("1", 0),), 100))
-            case do.Start():
-                return replace(report, running=Running.UP, clean_stop=False, promoted_epoch=0)
-            case do.Close():
-                return replace(report, **dead, closed_epoch=action.epoch)
-            case do.StopGracefully():
-                return replace(report, **dead, closed_epoch=action.epoch, clean_stop=True)
-            case do.Freeze():
-                return replace(report, frozen_epoch=action.epoch, streaming_from=None, link_age_ms=None)
-            case do.Follow() | do.Rejoin():
-                return replace(report, **following)
-            case do.Rebuild():
-                return replace(
-                    report, **following, rebuilt=action.since, empty=False, less_data=False, needs_rebuild=False,
-                    position=self.reports[action.source].position,
-                )  # fmt: skip
-            case do.Promote():
-                return self._promoted(report, action)
-            case do.Open():
-                return replace(report, writable=True)
-            case do.SetSync():
-                return replace(report, sync=action.sync)
-        raise AssertionError(action)
+        if isinstance(action, do.Promote):
+            return self._promoted_by(report, action)
+        changes = {
+            do.Bootstrap: {"empty": False, "position": Position((Branch("1", 0),), 100)},
+            do.Start: {"running": Running.UP, "clean_stop": False, "promoted_epoch": 0},
+            do.Close: {**dead, "closed_epoch": action.epoch},
+            do.StopGracefully: {**dead, "closed_epoch": action.epoch, "clean_stop": True},
+            do.Freeze: {"frozen_epoch": action.epoch, "streaming_from": None, "link_age_ms": None},
+            do.Follow: following,
+            do.Rejoin: following,
+            do.Rebuild: {
+                **following, "rebuilt": getattr(action, "since", 0), "empty": False, "less_data": False,
+                "needs_rebuild": False, "position": self.reports[source].position if source else None,
+            },
+            do.Open: {"writable": True},
+            do.SetSync: {"sync": getattr(action, "sync", None)},
+        }  # fmt: skip
+        return replace(report, **changes[type(action)])
 
-    def _promoted(self, report: NodeReport, action: do.Promote) -> NodeReport:
+    def _promoted_by(self, report: NodeReport, action: do.Promote) -> NodeReport:
         at = report.position or Position((Branch("?", 0),), 0)
         way = (*at.branches, Branch(str(action.epoch), at.offset))
         position = at if report.promoted_epoch else Position(way, at.offset + 10)

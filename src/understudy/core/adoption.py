@@ -34,13 +34,24 @@ def foreign(view: ClusterView, record: ClusterRecord) -> bool:
 
 
 def adoptable(view: ClusterView, record: ClusterRecord | None) -> bool:
-    """Whether a majority of the nodes is heard and agrees on an identity (a person may do without the majority)."""
+    """Whether a majority of the nodes is heard and agrees on an identity.
+
+    A person may do without the majority, but not without most of those that are heard: they would contradict it again.
+    """
     reports = heard(view)
     identities = Counter(one.identity for one in reports.values() if one.identity)
     most = identities.most_common(1)[0][1] if identities else 0
     everybody = all(node.name in reports for node in view.service.nodes)
     agreed = len(identities) == 1 and (everybody or 2 * most > len(view.service.nodes))
-    return agreed or (record is not None and record.accept_loss and most > 0)
+    strangers = sum(identities.values()) - most
+    consented = record is not None and record.accept_loss and most > 0
+    return agreed or (consented and 2 * strangers <= len(view.service.nodes))
+
+
+def disagreement(view: ClusterView) -> str:
+    """Which cluster each node says it belongs to."""
+    carried = [f"{one.node} is of cluster {one.identity}" for one in heard(view).values() if one.identity]
+    return f"the nodes do not agree on which cluster they are: {listed(sorted(carried), most=9)}"
 
 
 def unborn(view: ClusterView) -> str:
@@ -51,8 +62,7 @@ def unborn(view: ClusterView) -> str:
         return (
             f"{listed(silent, most=9)} not heard: a cluster is born, or found again, by nodes that say what they have"
         )
-    carried = sorted({f"{one.node} is of cluster {one.identity}" for one in reports.values() if one.identity})
-    return f"the nodes do not agree on which cluster they are: {listed(carried, most=9)}"
+    return disagreement(view)
 
 
 def birth(view: ClusterView) -> ClusterRecord | None:

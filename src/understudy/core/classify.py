@@ -78,11 +78,11 @@ def _promotion(view: ClusterView, record: ClusterRecord) -> Promotion:
         return Promotion.FAILED if lost and not first else Promotion.PENDING
     if duty is None or report.record_serial < duty.since:
         return Promotion.PENDING
-    if report.failed_epoch == record.epoch and not first:
-        return Promotion.FAILED
     promoted = report.running is Running.UP and report.promoted_epoch == record.epoch
     ruled = promoted and report.sync == wanted_sync(record)
-    return Promotion.DONE if ruled and (report.writable or _alone(view, record, report)) else Promotion.PENDING
+    if ruled and (report.writable or _alone(view, record, report)):
+        return Promotion.DONE
+    return Promotion.FAILED if report.failed_epoch == record.epoch and not first else Promotion.PENDING
 
 
 def _alone(view: ClusterView, record: ClusterRecord, primary: NodeReport) -> bool:

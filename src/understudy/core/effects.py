@@ -229,7 +229,9 @@ def _conclude(draft: Draft, case: Case) -> Draft:
     steps = (took.detect_ms, took.confirm_ms, took.fence_ms, took.promote_ms, route_ms)
     lost = record.loss or Loss(None, "it was not measured")
     words = "an unknown amount" if lost.bytes is None else f"{lost.bytes} bytes"
-    said = f"{record.primary} takes writes after {span(sum(steps) / 1000)}; lost: {words} ({lost.reason})."
+    report = case.view.report(record.primary) if record.primary else None
+    opened = "takes writes" if report and report.writable else "takes writes once enough standbys have its history,"
+    said = f"{record.primary} {opened} after {span(sum(steps) / 1000)}; lost: {words} ({lost.reason})."
     names = ("detect_s", "confirm_s", "fence_s", "promote_s", "route_s")
     data = dict(zip(names, (step / 1000 for step in steps), strict=True))
     return draft.tell(kind, said, record.primary, epoch=record.epoch, lost_bytes=lost.bytes, **data)
@@ -267,17 +269,27 @@ def _block(draft: Draft, case: Case) -> Draft:
 def _why_blocked(record: ClusterRecord, case: Case) -> Blocked:
     failover, situation = f"understudy failover {record.cluster}", case.seen.situation
     if situation.foreign:
-        reason = (
-            "the nodes carry a higher epoch or serial than this record, or another identity: is the store an old one?"
-        )
-        return Blocked(Origin.FOREIGN, reason, f"{failover} --accept-loss")
+        return _why_foreign(record, case, f"{failover} --accept-loss")
     if record.phase is Phase.CONFIRMED or (record.blocked and record.blocked.origin is Origin.CONFIRMED):
         return Blocked(Origin.CONFIRMED, f"{record.primary} is lost and failover is manual", failover)
     if not situation.ground:
         reason = f"the old primary could still take writes: {grounds.missing(case.view, record)}"
-        return Blocked(Origin.FENCING, reason, f"{failover} --sworn-dead {record.previous or 'NODE'}")
+        loss = "" if situation.votes else " --accept-loss"
+        return Blocked(Origin.FENCING, reason, f"{failover} --sworn-dead {record.previous or 'NODE'}{loss}")
     reason = f"nobody can be promoted without loss: {case.seen.election.refusals}"
     return Blocked(Origin.FENCING, reason, f"{failover} --accept-loss")
+
+
+def _why_foreign(record: ClusterRecord, case: Case, command: str) -> Blocked:
+    strangers = any(one.report and one.report.identity not in (None, record.identity) for _, one in case.view.nodes)
+    reason = "the nodes carry a higher epoch or serial than this record, which comes from an older store"
+    if strangers:
+        reason = f"{adoption.disagreement(case.view)}; the record is of cluster {record.identity}"
+    consented = replace(record, accept_loss=True)
+    able = adoption.adoptable(case.view, consented)
+    return Blocked(
+        Origin.FOREIGN, reason, command if able else "put back the store, or the disks, that belong together"
+    )
 
 
 def _unblock(draft: Draft, case: Case) -> Draft:

@@ -109,20 +109,21 @@ def elect(view: ClusterView, record: ClusterRecord) -> Election:
         Candidate(node.name, _position(view, node.name), _refusal(view, record, node.name))
         for node in view.service.nodes
     ]
-    candidates.sort(key=lambda one: _rank(view, record, one, candidates))
-    best = candidates[0] if candidates else None
-    return Election(best.node if best and not best.refusal else None, tuple(candidates))
+    ranked = sorted(candidates, key=lambda one: _rank(view, record, one, candidates))
+    winner = ranked[0].node if ranked and not ranked[0].refusal else None
+    return Election(winner, tuple(ranked))
 
 
 def loss(view: ClusterView, record: ClusterRecord, winner: Name) -> Loss:
     """What is known to be missing in the winner, of what the old primary is known to have had."""
     if record.phase is Phase.BOOTSTRAPPING:
         return Loss(0, "there was nothing to lose")
-    if winner == record.previous:
+    old = closed_old(view, record)
+    if old is not None and winner == old.node and whole(old):
         return Loss(0, "the old primary itself went on")
     if view.service.durability.zero_loss and not record.accept_loss:
         return Loss(0, "everything that was acknowledged is in the new primary")
-    return _measured(_position(view, winner), closed_old(view, record), record.known)
+    return _measured(_position(view, winner), old, record.known)
 
 
 def _measured(have: Position | None, old: NodeReport | None, known: Position | None) -> Loss:

@@ -88,7 +88,7 @@ P, J, A, E = Phase, Judged, Asked, Effect
 ROWS: tuple[Row, ...] = (
     # Detect.
     _row(P.STEADY, P.STEADY, "the primary is well", E.TEND, judged=J.WELL, asked=_IDLE, **OWN),
-    _row(P.STEADY, P.HANDING_OVER, "a person asked for a switchover and the primary is well",
+    _row(P.STEADY, P.HANDING_OVER, "a switchover is asked for and the primary is well",
          E.TAKE_REQUEST, E.HAND_OVER, judged=J.WELL, asked=A.SWITCHOVER, **OWN),
     _row(P.STEADY, P.SUSPECT, "the primary does not answer as it should", judged=_UNCLEAR, asked=_NOT_NOW, **OWN),
     _row(P.STEADY, P.CONFIRMED, "the primary is lost", judged=_GONE, asked=_NOT_NOW, **OWN),
@@ -128,7 +128,7 @@ ROWS: tuple[Row, ...] = (
     _row(P.ELECTING, P.PROMOTING, "an eligible candidate has all that counts", E.CROWN, winner=True, **OWN),
     _row(P.ELECTING, P.ELECTING, "no candidate is eligible yet", winner=False, late=False, **OWN),
     _row(P.ELECTING, P.BLOCKED, "no candidate is eligible", E.BLOCK, winner=False, late=True, **OWN),
-    _row(P.PROMOTING, P.ROUTING, "the new primary takes writes", promotion=Promotion.DONE, **OWN),
+    _row(P.PROMOTING, P.ROUTING, "the new primary is promoted", promotion=Promotion.DONE, **OWN),
     _row(P.PROMOTING, P.FENCING, "the promotion failed, and the candidate may have begun to take writes",
          E.OPEN_EPOCH, promotion=Promotion.FAILED, **OWN),
     _row(P.PROMOTING, P.FENCING, "the promotion took too long, and the candidate may have begun to take writes",
@@ -180,7 +180,7 @@ ROWS: tuple[Row, ...] = (
     _row(P.BLOCKED, P.SUSPECT, "the nodes belong to this record again", E.UNBLOCK, origin=Origin.FOREIGN, **OWN),
     # First of all.
     _row(P.BOOTSTRAPPING, P.PROMOTING, "the first node is ready to be made", E.CROWN, winner=True, **OWN),
-    _row(P.BOOTSTRAPPING, P.BOOTSTRAPPING, "waiting for the first node's agent", winner=False, **OWN),
+    _row(P.BOOTSTRAPPING, P.BOOTSTRAPPING, "nobody can be the first yet", winner=False, **OWN),
     # Another cluster's nodes, or a record older than they are.
     *(
         _row(phase, P.BLOCKED, "the nodes carry what this record cannot know", E.BLOCK, foreign=True)

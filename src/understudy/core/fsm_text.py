@@ -4,8 +4,8 @@ from understudy.core.fsm import BY_PHASE, ROWS, Row, choices
 from understudy.core.record import Phase
 
 _INTRODUCTION = (
-    "Written from the rows of `core/fsm.py` by `REGENERATE=1 pytest tests/core/test_fsm.py`; do not edit. For every phase"
-    " and every situation exactly one row matches; the test goes through all of them."
+    "Written from the rows of `core/fsm.py` by `REGENERATE=1 pytest tests/core/test_fsm.py`; do not edit. For every"
+    " phase and every situation exactly one row matches; the test goes through all of them."
 )
 _HEAD = ("phase", "when", "then", "effects", "because")
 

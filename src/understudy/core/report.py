@@ -76,7 +76,7 @@ class NodeReport:
     rebuilt: int = 0
     """Duty.since of the last rebuild that was completed, durable."""
     failed_epoch: int = 0
-    """The epoch under which it could not do its duty."""
+    """The epoch under which it could not do the duty that it has now; 0 again when it can, or has another."""
     failure: str = ""
     """Why not."""
 

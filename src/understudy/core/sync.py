@@ -31,7 +31,7 @@ def first_rule(view: ClusterView, record: ClusterRecord, primary: Name) -> SyncC
     others = [node.name for node in view.service.nodes if node.name != primary]
     reports = heard(view)
     able = [name for name in others if (one := reports.get(name)) and _usable(record, one)]
-    running = [name for name in able if not reports[name].closed_epoch]
+    running = [name for name in able if name != record.previous and not reports[name].closed_epoch]
     voters = next((tier for tier in (running, able, others) if len(tier) >= acks), others)
     return SyncConfig(frozenset(voters if acks else ()), acks, record.serial + 1)
 
