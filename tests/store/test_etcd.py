@@ -300,6 +300,50 @@ async def test_two_clusters_share_an_etcd_without_meeting() -> None:
             assert (await anext(watch)).value == b"2"
 
 
+async def test_a_busy_neighbour_in_the_same_etcd_disturbs_no_watch() -> None:
+    """Revisions rise without us, which looks like a silent watch; made again and again, it tells what is ours, once."""
+    etcd = shared(1)
+    async with opened(etcd.endpoints, "calm") as store:
+        reader = Reader(store, (await store.transact((), [Put("n", b"0")])).revision)
+        reading = asyncio.create_task(reader.run())
+        for number in range(3):
+            for _ in range(15):
+                await asyncio.to_thread(etcd.post, etcd.members[0], "kv/put", {"key": text(b"noise")})
+                await asyncio.sleep(0.1)
+            last = await store.transact((), [Put("n", str(number).encode())])
+        await reader.reaches(last.revision)
+        reading.cancel()
+        assert [change.value for change in reader.changes] == [b"0", b"1", b"2"]
+        assert reader.faults == 0
+
+
+@pytest.mark.parametrize("interval", ["100ms", "10m"])
+async def test_progress_notifications_carry_a_quiet_watch_over_a_compaction(interval: str) -> None:
+    """With them a watch knows how far it has heard, though nothing was for it; without, it must list again."""
+    etcd = Etcd(1, "--experimental-watch-progress-notify-interval", interval)
+    try:
+        await asyncio.to_thread(etcd.start)
+        async with opened(etcd.endpoints, "quiet") as store:
+            base = (await store.transact((), [Put("n", b"0")])).revision
+            async with aclosing(store.watch("n", base)) as watch:
+                waiting = asyncio.ensure_future(anext(watch))
+                await asyncio.sleep(0.3)
+                for _ in range(5):
+                    etcd.post(etcd.members[0], "kv/put", {"key": text(b"noise")})
+                await asyncio.sleep(0.3)
+                etcd.compact()
+                etcd.members[0].kill()
+                await asyncio.to_thread(etcd.start)
+                put = await patiently(store.transact, (), [Put("n", b"1")])
+                if interval == "10m":
+                    with pytest.raises(Compacted):
+                        await waiting
+                else:
+                    assert await waiting == Change("n", b"1", put.revision)
+    finally:
+        etcd.remove()
+
+
 @pytest.fixture
 def single() -> Iterator[Etcd]:
     etcd = Etcd(1)

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -380,15 +381,9 @@ class World:
         who.landed.clear()
 
 
-STEPS = st.lists(
-    st.tuples(
-        st.sampled_from(["renew", "observe", "send", "arrive", "answer", "read", "look", "lose", "restart"]),
-        st.integers(0, 1),
-        st.sampled_from([0.0, 0.05, 1.0, 3.95, 4.05]),
-    ),
-    min_size=30,
-    max_size=60,
-)
+ACTIONS = ("renew", "observe", "send", "arrive", "answer", "read", "look", "lose", "restart")
+PASSED_S = (0.0, 0.05, 1.0, 3.95, 4.05)
+STEPS = st.lists(st.sampled_from(list(product(ACTIONS, (0, 1), PASSED_S))), min_size=30, max_size=60)
 RATES = st.lists(st.sampled_from([0.9995, 1.0, 1.0005]), min_size=2, max_size=2)
 STORIES = settings(max_examples=1500, deadline=None)
 SEARCH = settings(max_examples=20_000, deadline=None, database=None, phases=[Phase.generate])
@@ -399,6 +394,56 @@ SEARCH = settings(max_examples=20_000, deadline=None, database=None, phases=[Pha
 def test_never_two_valid_holders(steps: list[tuple[str, int, float]], rates: list[float]) -> None:
     """By their own clocks and at any true moment, whatever is late, lost, reordered, paused or restarted."""
     assert not World(rates).play(steps)
+
+
+class Steward(World):
+    """The second candidate only observes; others, who come and go, end the first one's lease and hand it out again."""
+
+    def play(self, steps: list[tuple[str, int, float]]) -> bool:
+        """Whether the first one held it when the steward thought that it had run out."""
+        holder, steward = self.candidates
+        for action, number, passed_s in steps:
+            self.true_s += passed_s
+            if number == 0 or action in ("read", "look", "observe", "restart"):
+                getattr(self, action)(self.candidates[number])
+            elif action == "renew":
+                self.write(see(None, KEY, self.item, 0.0).bury(2, LEASE_MS)[1])
+            elif action == "send":
+                self.write(see(None, KEY, self.item, 0.0).hand_out(holder.name, 1, LEASE_MS)[1])
+            sight = steward.sight
+            if sight and sight.lease and sight.lease.buried and self.stands(sight):
+                gone = sight.expired(steward.clock_s(self.true_s))
+                self.held_by.update(["proven"] if gone else [])
+                if gone and holder.valid(self.true_s):
+                    return True
+        return False
+
+    def write(self, put: Put) -> None:
+        """By a steward who has just seen for the first time what stands there."""
+        self.revision += 1
+        self.item = Item(KEY, put.value, self.revision)
+
+    def stands(self, sight: LeaseSight) -> bool:
+        return self.item is not None and sight.revision == self.item.revision
+
+
+@STORIES
+@given(STEPS, RATES)
+def test_a_buried_lease_that_has_run_out_is_held_by_nobody(
+    steps: list[tuple[str, int, float]], rates: list[float]
+) -> None:
+    """The ground LEASE: whoever's sight of the tombstone has expired may promote."""
+    assert not Steward(rates).play(steps)
+
+
+class TombstoneOfAnything(Steward):
+    """Goes on with any older sight when it meets a tombstone."""
+
+    def look(self, who: Candidate) -> None:
+        before = who.sight
+        super().look(who)
+        if before and who.sight and who.sight.lease and who.sight.lease.buried:
+            who.sight = replace(who.sight, since_s=before.since_s)
 
 
 class DeadlineFromAnswer(World):
@@ -450,7 +495,9 @@ class NoWait(World):
             who.sight = replace(who.sight, since_s=-1e9)
 
 
-@pytest.mark.parametrize("wrong", [DeadlineFromAnswer, DeadlineFromGuess, SightFromQuestion, NoSwap, NoWait])
+@pytest.mark.parametrize(
+    "wrong", [DeadlineFromAnswer, DeadlineFromGuess, SightFromQuestion, NoSwap, NoWait, TombstoneOfAnything]
+)
 def test_the_property_catches_the_classic_mistakes(wrong: type[World]) -> None:
     """Each of them makes two holders in some story of the same kind (else `find` raises)."""
     assert find(STEPS, lambda steps: wrong([1.0, 1.0]).play(steps), settings=SEARCH)
@@ -463,4 +510,10 @@ def test_the_property_reaches_takeovers() -> None:
         world = World([1.0, 1.0])
         return not world.play(steps) and len(world.held_by) == 2
 
+    def proven(steps: list[tuple[str, int, float]]) -> bool:
+        world = Steward([1.0, 1.0])
+        world.play(steps)
+        return "proven" in world.held_by
+
     assert find(STEPS, both, settings=SEARCH)
+    assert find(STEPS, proven, settings=SEARCH)
