@@ -218,6 +218,10 @@ class Stage:
         epoch = self.record.epoch if self.record else 0
         self.promises[Name(name)] = Promise(epoch, self.now_s + int(ms) / 1000)
 
+    def _unheard(self, name: str) -> None:
+        """Its report is gone from the store."""
+        del self.reports[Name(name)]
+
     def _failing(self, name: str, why: str = "") -> None:
         """From now on it can do none of its duties; without a reason, it can again."""
         self.fails[Name(name)] = why

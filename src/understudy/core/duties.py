@@ -5,6 +5,7 @@ never follows as it is: it is rebuilt, its data kept. A fenced node comes back o
 """
 
 from dataclasses import replace
+from typing import cast
 
 from understudy.core.health import fresh
 from understudy.core.record import ClusterRecord, Duty, DutyKind
@@ -48,9 +49,7 @@ def crowned(view: ClusterView, record: ClusterRecord, primary: Name) -> ClusterR
 
 def tended(view: ClusterView, record: ClusterRecord) -> ClusterRecord:
     """The record with everybody's duty brought up to what is seen: returned, ruined, added, removed."""
-    primary = record.primary
-    if primary is None:
-        return record
+    primary = cast("Name", record.primary)  # whoever tends has one
     names = {node.name for node in view.service.nodes} - {primary}
     changed = [_next_duty(view, record, name, primary) for name in sorted(names)]
     gone = [duty.node for duty in record.duties if duty.node not in names and duty.node != primary]
@@ -62,8 +61,6 @@ def _next_duty(view: ClusterView, record: ClusterRecord, name: Name, primary: Na
     duty, report = record.duty(name), fresh(view, name)
     if duty is None or duty.kind in (DutyKind.ABSENT, DutyKind.CLOSED, DutyKind.FROZEN):
         return under(view, record, name, primary)
-    if duty.source != primary:
-        return replace(duty, source=primary)
     if report is None or report.record_serial < duty.since:
         return duty
     following = streams(report, primary) and not report.closed_epoch

@@ -1,11 +1,13 @@
 """What each effect of the table does to a record, and what is told of it. Pure; one idempotent function an effect.
 
-RULES: nothing here chooses a phase (the table does) or looks at anything but the case it is given. Stored sentences
+RULES: nothing here chooses a phase (the table does) or looks at anything but the case it is given; what is cast to be
+there is there by the condition of every row that has the effect. Stored sentences
 hold nothing that changes by the second, or every look would be a write.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import cast
 
 from understudy.core import adoption, duties, grounds, sync
 from understudy.core.classify import Assessment
@@ -144,18 +146,14 @@ def _open_epoch(draft: Draft, case: Case) -> Draft:
 
 def _crown(draft: Draft, case: Case) -> Draft:
     """The elected winner, under the same epoch."""
-    winner, ground = case.seen.election.winner, case.seen.ground
-    if winner is None or ground is None:
-        return draft
+    winner, ground = cast("Name", case.seen.election.winner), cast("Ground", case.seen.ground)
     lost = loss(case.view, draft.record, winner)
     return _enthrone(draft, case, winner, ground, lost)
 
 
 def _crown_target(draft: Draft, case: Case) -> Draft:
     """The target of a switchover, in a new epoch: the old primary's clean stop is the ground."""
-    record, target = draft.record, draft.record.target
-    if target is None:
-        return draft
+    record, target = draft.record, cast("Name", draft.record.target)
     opened = replace(record, epoch=record.epoch + 1, previous=record.primary, primary=None)
     lost = Loss(0, "the old primary stopped cleanly and the new one has all of it")
     return _enthrone(draft.with_record(opened), case, target, Ground.FENCED, lost)
@@ -190,30 +188,26 @@ def _enthrone(draft: Draft, case: Case, winner: Name, ground: Ground, lost: Loss
 
 def _crown_old(draft: Draft, case: Case) -> Draft:
     """The way back out of a switchover: the old primary again, under the same epoch and its own lease."""
-    record = draft.record
-    if record.primary is None:
-        return draft
-    back = replace(duties.ordered(record, Duty(record.primary, DutyKind.PRIMARY)), target=None)
-    back = replace(back, loss=Loss(0, "the old primary went on"))
-    said = f"{record.primary} keeps the part: {case.row.sentence}."
-    return draft.with_record(back).tell(EventKind.SWITCHOVER_ABORTED, said, record.primary)
+    record, primary = draft.record, cast("Name", draft.record.primary)
+    back = duties.ordered(record, Duty(primary, DutyKind.PRIMARY))
+    back = replace(back, target=None, loss=Loss(0, "the old primary went on"))
+    said = f"{primary} keeps the part: {case.row.sentence}."
+    return draft.with_record(back).tell(EventKind.SWITCHOVER_ABORTED, said, primary)
 
 
 def _hand_over(draft: Draft, case: Case) -> Draft:
-    record = draft.record
-    target = target_of(case.view, record, case.head) if case.head else None
-    if record.primary is None or target is None:
-        return draft
-    by_us = case.head is not None and case.head.by == FAILBACK
+    record, head = draft.record, cast("Request", case.head)
+    primary, target = cast("Name", record.primary), cast("Name", target_of(case.view, record, head))
+    by_us = head.by == FAILBACK
     handing = replace(
-        duties.ordered(record, Duty(record.primary, DutyKind.HANDING_OVER)),
+        duties.ordered(record, Duty(primary, DutyKind.HANDING_OVER)),
         target=target,
         failback_wall_s=case.now.wall_s if by_us else record.failback_wall_s,
     )
     draft = draft.with_record(handing)
     if by_us:
         draft = draft.tell(EventKind.FAILBACK_STARTED, f"{target} is preferred and all has been well.", target)
-    said = f"{record.primary} hands over to {target}; clients wait meanwhile."
+    said = f"{primary} hands over to {target}; clients wait meanwhile."
     return draft.tell(EventKind.SWITCHOVER_STARTED, said, target)
 
 
@@ -238,9 +232,7 @@ def _conclude(draft: Draft, case: Case) -> Draft:
 
 
 def _take_request(draft: Draft, case: Case) -> Draft:
-    head = case.head
-    if head is None:
-        return draft
+    head = cast("Request", case.head)
     done = (*draft.done, head.id) if head.id else draft.done
     draft = replace(draft, record=replace(draft.record, request=head), done=done)
     if not head.id:

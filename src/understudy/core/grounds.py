@@ -41,10 +41,7 @@ def missing(view: ClusterView, record: ClusterRecord) -> str:
     words = [f"{old} is not verified dead"]
     if view.capabilities.revocation and view.service.durability.zero_loss:
         words.append(f"too few standbys are frozen to silence it ({listed(sorted(held), most=9)})")
-    if not quorum.released(record.electorates, held):
-        words.append("too few electors are frozen to rule out promises to it")
-    else:
-        words.append("its lease has not run out by this steward's clock")
+    words.append("its lease, and promises to it, are not proven to be over")
     return listed(words)
 
 

@@ -10,6 +10,7 @@ RULES
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 from understudy.core.actions import (
     Action,
@@ -82,6 +83,11 @@ def _may_write(report: NodeReport) -> bool:
     return report.running is not Running.DEAD and (report.writable or report.promoted_epoch > 0)
 
 
+def _source(case: _Case) -> Name:
+    """Duties that need a source have one."""
+    return cast("Name", case.duty.source)
+
+
 def _close(case: _Case) -> tuple[Action, ...]:
     done = case.report.running is Running.DEAD and case.report.closed_epoch >= case.record.epoch
     return _NOTHING if done else (Close(*case.common),)
@@ -99,10 +105,10 @@ def _freeze(case: _Case) -> tuple[Action, ...]:
 
 
 def _stand_by(case: _Case) -> tuple[Action, ...]:
-    report, source = case.report, case.duty.source
+    report, source = case.report, _source(case)
     if _may_write(report):
         return (Close(*case.common),)
-    if source is None or report.less_data or report.needs_rebuild or report.empty:
+    if report.less_data or report.needs_rebuild or report.empty:
         return _NOTHING  # never followed as it is; the steward orders the rebuild
     if report.closed_epoch:
         return (Rejoin(*case.patient, source),)
@@ -112,11 +118,11 @@ def _stand_by(case: _Case) -> tuple[Action, ...]:
 
 
 def _rejoin(case: _Case) -> tuple[Action, ...]:
-    report, source = case.report, case.duty.source
+    report, source = case.report, _source(case)
     if _may_write(report):
         return (Close(*case.common),)
     done = report.streaming_from == source and not report.closed_epoch
-    if source is None or done or report.needs_rebuild or report.less_data or report.empty:
+    if done or report.needs_rebuild or report.less_data or report.empty:
         return _NOTHING
     return (Rejoin(*case.patient, source),)
 
@@ -125,11 +131,10 @@ def _rebuild(case: _Case) -> tuple[Action, ...]:
     report, duty = case.report, case.duty
     if _may_write(report):
         return (Close(*case.common),)
-    if duty.source is None:
-        return _NOTHING
+    source = _source(case)
     if report.rebuilt < duty.since:
-        return (Rebuild(*case.patient, duty.source, duty.since, duty.consent),)
-    return (Follow(*case.common, duty.source),) if report.streaming_from != duty.source else _NOTHING
+        return (Rebuild(*case.patient, source, duty.since, duty.consent),)
+    return (Follow(*case.common, source),) if report.streaming_from != source else _NOTHING
 
 
 def _hand_over(case: _Case) -> tuple[Action, ...]:

@@ -85,7 +85,7 @@ def target_of(view: ClusterView, record: ClusterRecord, request: Request) -> Nam
 
 def _target_rank(view: ClusterView, record: ClusterRecord, name: Name) -> tuple[object, ...]:
     node = view.service.node(name)
-    return (name != view.service.preferred, -(node.priority if node else 0), _lag_bytes(view, record, name), name)
+    return (name != view.service.preferred, -(node.priority if node else 0), _lag_bytes(view, record, name) or 0, name)
 
 
 def _refusal(view: ClusterView, record: ClusterRecord, request: Request, waiting: list[Request]) -> str:
@@ -151,13 +151,15 @@ def _unfit_target(view: ClusterView, record: ClusterRecord, name: Name) -> str:
     if duty is None or duty.kind is not DutyKind.STANDBY or report is None or not streams(report, record.primary):
         return f"{name} does not follow the primary"
     lag_bytes = _lag_bytes(view, record, name)
+    if lag_bytes is None:
+        return f"how far {name} is behind is not known"
     return f"{name} is {lag_bytes} bytes behind" if lag_bytes > SWITCHOVER_LAG_BYTES else ""
 
 
-def _lag_bytes(view: ClusterView, record: ClusterRecord, name: Name) -> int:
+def _lag_bytes(view: ClusterView, record: ClusterRecord, name: Name) -> int | None:
     report, own = view.report(name), view.report(record.primary) if record.primary else None
     if report is None or own is None or report.position is None or own.position is None:
-        return SWITCHOVER_LAG_BYTES + 1
+        return None
     return lacks_bytes(report.position, own.position)
 
 

@@ -10,6 +10,7 @@ RULES: a rule is never loosened silently: with too few standbys left, the last o
 """
 
 from dataclasses import replace
+from typing import cast
 
 from understudy.core import quorum
 from understudy.core.health import fresh, heard
@@ -45,7 +46,7 @@ def first_electorate(view: ClusterView, record: ClusterRecord, primary: Name) ->
 
 def tended(view: ClusterView, record: ClusterRecord) -> ClusterRecord:
     """The record one step further towards the wanted rule and electorate; the same when nothing is to be done."""
-    primary = fresh(view, record.primary) if record.primary else None
+    primary = fresh(view, cast("Name", record.primary))
     if primary is None:
         return record
     return _electorate_step(view, _rule_step(view, record, primary), primary)
