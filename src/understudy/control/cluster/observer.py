@@ -96,7 +96,8 @@ class Observer:
         state.looked = state.generation
         if not state.loaded:
             return
-        facts = replace(facts, less_data=state.facts.less_data, needs_rebuild=state.facts.needs_rebuild)
+        now = state.facts
+        facts = replace(facts, less_data=now.less_data, reached=now.reached, needs_rebuild=now.needs_rebuild)
         report = self._unseen(facts, now_s) if seen is None else self._seen(seen, facts, now_s)
         if report != state.report:
             state.report = report
@@ -131,6 +132,7 @@ class Observer:
             starved_ms=self._failing_ms("starved", seen.starved, now_s),
             disk_failing_ms=self._failing_ms("disk", seen.disk_fails, now_s),
             less_data=facts.less_data,
+            had=facts.reached if facts.less_data else None,
             needs_rebuild=facts.needs_rebuild,
             rebuilt=facts.rebuilt,
             failed_epoch=state.failed_epoch,

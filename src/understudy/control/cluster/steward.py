@@ -44,6 +44,10 @@ BEAT_LATE = 1.25
 """The primary's engine is probed when its report is so many cadences old."""
 
 
+ROUNDING_S = 1e-4
+"""So that a time that was worked out and has come does not count as still to come."""
+
+
 class Steward:
     """One agent as a contender for, or holder of, the right to decide about one cluster."""
 
@@ -227,7 +231,7 @@ class Steward:
         parts += self._waiting()
         next_s = inf
         for start_s, passed in since:
-            index = bisect_right(passed, now_s - start_s)
+            index = bisect_right(passed, now_s - start_s + ROUNDING_S)
             parts.append(index)
             if index < len(passed):
                 next_s = min(next_s, start_s + passed[index])

@@ -23,7 +23,7 @@ from understudy.core.record import ClusterRecord
 from understudy.core.report import OwnLease, Promise
 from understudy.core.text import Name
 from understudy.store.base import StoreFault
-from understudy.store.lease import DRIFT, Claim, LeaseSight, see
+from understudy.store.lease import DRIFT, Claim, Held, Lease, LeaseSight, see
 
 
 class LeaseReader:
@@ -94,7 +94,8 @@ class Tenure:
         for lane in self._asking.values():
             lane.expired(now_s)
         sight = self._lease.look()
-        if not self._ours(sight):
+        lease = self._own(sight)
+        if sight is None or lease is None:
             self._state.lease = OwnLease()
             self._due_s = 0.0
             return inf
@@ -102,8 +103,8 @@ class Tenure:
             self._ask(now_s)
         if self._lane.busy:
             return self._lane.deadline_s
-        claim = sight.resume(self._state.name, sight.lease.epoch, now_s) if sight and sight.lease else None
-        if claim is not None and (now_s >= self._due_s or self._guard_is_new(claim)):
+        if now_s >= self._due_s or self._guard_is_new(lease):
+            claim = Held(sight.key, lease, sight.revision, 0.0).renew(now_s)
             self._due_s = now_s + self._timers.renew_ms / 1000
             self._tried = self._state.generation
             self._lane.start(self._renew(claim), now_s + self._timers.timeout_ms / 1000)
@@ -113,19 +114,16 @@ class Tenure:
         """The serial that may be reported."""
         return min(serial, self._by_promises) if self._by_promises else serial
 
-    def _ours(self, sight: LeaseSight | None) -> bool:
-        return (
-            self._state.loaded
-            and sight is not None
-            and sight.lease is not None
-            and not sight.lease.buried
-            and sight.lease.owner == self._state.name
-            and sight.lease.epoch >= self._state.wanted.epoch
-        )
+    def _own(self, sight: LeaseSight | None) -> Lease | None:
+        """The lease as it stands, if it is this node's and not of an epoch that has passed here."""
+        state, lease = self._state, sight.lease if sight is not None else None
+        if not state.loaded or lease is None or lease.buried or lease.owner != state.name:
+            return None
+        return lease if lease.epoch >= state.wanted.epoch else None
 
-    def _guard_is_new(self, claim: Claim) -> bool:
+    def _guard_is_new(self, lease: Lease) -> bool:
         """Whether the guard has yet to be armed, and something has happened to the engine since that was last tried."""
-        return self._state.lease.epoch != claim.lease.epoch and self._tried != self._state.generation
+        return self._state.lease.epoch != lease.epoch and self._tried != self._state.generation
 
     async def _renew(self, claim: Claim) -> None:
         try:
@@ -176,7 +174,7 @@ class Tenure:
 
     async def _count(self, asked: _Round) -> None:
         record, epoch = self._record, asked.request.epoch
-        if record is None or record.epoch != epoch or not self._ours(self._lease.look()):
+        if record is None or record.epoch != epoch or self._own(self._lease.look()) is None:
             return
         if promised(record.electorates, frozenset(asked.granted)):
             deadline_s = asked.sent_s + asked.request.duration_ms / 1000
