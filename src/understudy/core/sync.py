@@ -53,26 +53,22 @@ def tended(view: ClusterView, record: ClusterRecord) -> ClusterRecord:
 
 
 def _rule_step(view: ClusterView, record: ClusterRecord, primary: NodeReport) -> ClusterRecord:
-    wanted = _wanted_rule(view, record, primary)
-    if not wanted.same_rule(wanted_sync(record)):
-        if len(record.sync) >= MOST_RULES:
-            return record
+    wanted, newest = _wanted_rule(view, record, primary), wanted_sync(record)
+    if not wanted.same_rule(newest) and len(record.sync) < MOST_RULES:
         older = tuple(rule for rule in record.sync if not rule.same_rule(wanted))
         return replace(record, sync=(*older, wanted), sync_mark=None)
-    if len(record.sync) == 1 or primary.sync != wanted_sync(record):
-        return record
     mark = record.sync_mark or primary.position
-    if mark is None:
+    if len(record.sync) == 1 or primary.sync != newest or mark is None:
         return record
     reached = frozenset(
         name
-        for name in wanted.voters
+        for name in newest.voters
         if (report := fresh(view, name))
         and report.position
         and not report.less_data
         and contains(report.position, mark)
     )
-    if quorum.caught_up(wanted, reached):
+    if quorum.caught_up(newest, reached):
         return replace(record, sync=record.sync[-1:], sync_mark=None)
     return replace(record, sync_mark=mark)
 
