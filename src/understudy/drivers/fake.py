@@ -600,7 +600,8 @@ class FakeEngine:
         link = self.link
         if link is None:
             return
-        alive = self._engines.reachable(self, link.source) and link.source.promoted_epoch > 0
+        going = self.running is Running.UP and not self.stopped and link.source.promoted_epoch > 0
+        alive = going and self._engines.reachable(self, link.source)
         if link.alive and not alive:
             link.alive, link.silent_since_s = False, self._world.now_s()
             self.tell()
@@ -639,10 +640,10 @@ class FakeEngines:
         return iter(self._engines.values())
 
     def reachable(self, one: FakeEngine, other: FakeEngine) -> bool:
-        """Whether these two can talk, both alive."""
+        """Whether the other, up and going, can be asked from the host of the one."""
         here, there = one.node.host, other.node.host
-        up = all(end.running is Running.UP and not end.stopped for end in (one, other))
-        return up and self.world.connected(here, there) and self.world.connected(there, here)
+        going = other.running is Running.UP and not other.stopped
+        return going and self.world.connected(here, there) and self.world.connected(there, here)
 
     def network_changed(self) -> None:
         """Look at every link anew."""
