@@ -177,7 +177,6 @@ class _Routing:
         self._record: ClusterRecord | None = None
         self._wanted: Route | None = None
         self._done: Route | None = None
-        self._said_epoch = 0
         self._counter = 0
         self._again_s = 0.0
         self._say_s = 0.0
@@ -200,7 +199,7 @@ class _Routing:
             self._again_s = now_s + timers.report_ms / 1000
             self._follow.start(self._bring(router, self._wanted), now_s + timers.route_ms / 1000)
         epoch = self._done.epoch if self._done else 0
-        if not self._say.busy and self._mirror.ready and (epoch != self._said_epoch or now_s >= self._say_s):
+        if not self._say.busy and self._mirror.ready and now_s >= self._say_s:
             self._say_s = now_s + timers.renew_ms / 1000
             self._say.start(self._tell(epoch), now_s + timers.timeout_ms / 1000)
         again_s = self._again_s if self._wanted != self._done else inf
@@ -209,7 +208,7 @@ class _Routing:
     async def _bring(self, router: Rerouter, route: Route) -> None:
         try:
             await router.follow(self._ports.service.name, route)
-            self._done, self._again_s = route, 0.0
+            self._done, self._again_s, self._say_s = route, 0.0, 0.0
         except Refused as fault:
             structlog.get_logger().warning(str(fault))
 
@@ -222,7 +221,6 @@ class _Routing:
         except StoreFault:
             return
         self._mirror.note(put, outcome.revision)
-        self._said_epoch = epoch
 
 
 async def run(loop: ClusterLoop, clock: Clock, bell: asyncio.Event) -> None:

@@ -5,6 +5,7 @@ position in a frozen node's report is from after the freeze. Times that somethin
 """
 
 from dataclasses import replace
+from math import inf
 
 from understudy.control.cluster.beats import beat
 from understudy.control.cluster.lane import Lane
@@ -18,6 +19,9 @@ from understudy.core.lineage import Position, contains
 from understudy.core.report import NodeReport, Running
 from understudy.drivers.base import Observation
 from understudy.store.base import Expect, Put, StoreFault
+
+AGAIN_S = 0.2
+"""After that time a report that the store did not take is offered again."""
 
 
 class Observer:
@@ -132,7 +136,7 @@ class Observer:
             starved_ms=self._failing_ms("starved", seen.starved, now_s),
             disk_failing_ms=self._failing_ms("disk", seen.disk_fails, now_s),
             less_data=facts.less_data,
-            had=facts.reached if facts.less_data else None,
+            had=facts.reached if facts.less_data or seen.position is None else None,
             needs_rebuild=facts.needs_rebuild,
             rebuilt=facts.rebuilt,
             failed_epoch=state.failed_epoch,
@@ -177,6 +181,7 @@ class Reporter:
         self._written: NodeReport | None = None
         self._encoded: tuple[NodeReport | None, bytes] = (None, b"")
         self._due_s = 0.0
+        self._again_s = 0.0
 
     def tick(self, now_s: float, *, leading: bool) -> float:
         """Write when it is time; when to come again. `leading`: the node has the primary's part."""
@@ -186,10 +191,10 @@ class Reporter:
             return self.lane.deadline_s
         if self.lane.busy:
             return self.lane.deadline_s
-        if report is not self._written or now_s >= self._due_s:
+        if now_s >= (self._due_s if report is self._written else self._again_s):
             self._due_s = now_s + (self._timers.report_ms if leading else self._timers.renew_ms) / 1000
             self.lane.start(self._write(report), now_s + self._timers.timeout_ms / 1000)
-        return min(self._due_s, self.lane.deadline_s)
+        return min(self._due_s, self._again_s if report is not self._written else inf, self.lane.deadline_s)
 
     async def _write(self, report: NodeReport) -> None:
         """On condition that nobody has written since: a report that was held up on its way must not replace a newer."""
@@ -207,9 +212,9 @@ class Reporter:
                 self._written = report
             else:
                 await self._mirror.refresh()
-                self._due_s = 0.0
+                self._written = None
         except StoreFault:
-            return  # it is due again soon
+            self._again_s = self._ports.clock.now().boot_s + AGAIN_S
 
 
 def _counter(data: bytes | None) -> int:

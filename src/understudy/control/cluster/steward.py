@@ -34,7 +34,7 @@ from understudy.core.record import Phase, Request
 from understudy.core.report import ClusterView, Decision, LeaseSeen, NodeReport, NodeSeen
 from understudy.core.text import Name
 from understudy.store.base import Delete, Expect, Put, StoreFault
-from understudy.store.lease import Claim, LeaseSight
+from understudy.store.lease import DRIFT, Claim, LeaseSight
 
 PATIENT = 0.5
 """How much of a lease a host waits longer to become steward when the primary is its own."""
@@ -142,7 +142,8 @@ class Steward:
 
     def _patience_s(self, sight: LeaseSight) -> float:
         """From when on we would take it; the primary's host comes last."""
-        run_out_s = sight.since_s + (self._timers.lease_over_ms / 1000 if sight.lease is not None else 0.0)
+        held_s = sight.lease.duration_ms / 1000 * (1 + DRIFT) if sight.lease is not None else 0.0
+        run_out_s = sight.since_s + held_s
         later_s = self._timers.lease_ms / 1000 * PATIENT if self._on_primary_host() else 0.0
         return run_out_s + later_s
 

@@ -129,8 +129,8 @@ class Tenure:
         try:
             outcome = await self._ports.store.transact([claim.expect], [claim.put])
             if not outcome.committed:
-                self._due_s = 0.0
                 await self._mirror.refresh()
+                self._due_s = 0.0
                 return
         except StoreFault:
             self._ask(self._ports.clock.now().boot_s)
