@@ -88,21 +88,18 @@ def test_reports_survive_the_store():
 
 def test_a_failover_tells_its_steps_and_its_loss():
     """The journal's last word on a failover: each step in seconds, the bytes lost, and the epoch."""
-    stage = staged(
-        "cluster postgres 5000 a,b,c\nwrite 100\nlose a\nwait 1000\nrun\nwait 4000\nrouters stay\nrun\nwait 700"
-    )
+    stage = staged("cluster postgres 5000 a,b,c\nwrite 100\nlose a\nwait 1000\nrun\nwait 4000\nrouters stay\nrun")
     stage.perform("wait 700\nrouters follow")
     decision = decide(stage._view(), NOW)
     (done,) = [event for event in decision.events if event.kind is EventKind.FAILOVER_DONE]
     data = dict(done.data)
-    assert data == {
-        "epoch": 4, "lost_bytes": 0, "detect_s": 1.0, "confirm_s": 0.0, "fence_s": 4.0, "promote_s": 0.0, "route_s": 0.7,
-    }  # fmt: skip
+    steps = {"detect_s": 1.0, "confirm_s": 0.0, "fence_s": 4.0, "promote_s": 0.0, "route_s": 0.7}
+    assert data == {"epoch": 4, "lost_bytes": 0, **steps}
 
 
 @pytest.mark.parametrize("phase", Phase)
 def test_writes_have_one_place_or_none(phase):
-    """From the first fence to the end of the promotion nobody takes writes; while a person is asked, the old one may."""
+    """From the first fence to the end of a promotion nobody takes writes; while a person is asked, the old one may."""
     record = replace(staged("cluster postgres zero_loss a,b,c").record, phase=phase)
     closed = {Phase.FENCING, Phase.ELECTING, Phase.PROMOTING, Phase.HANDING_OVER, Phase.BOOTSTRAPPING, Phase.BLOCKED}
     assert route_of(record).write == (None if phase in closed else "a")
