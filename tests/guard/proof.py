@@ -122,7 +122,9 @@ def many(fault: Fault, runs: int, jobs: int) -> list[Run]:
 
 
 def _give_up(*_: object) -> NoReturn:
-    """End in the way in which each run cleans up behind itself."""
+    """End in the way in which each run cleans up behind itself; that is not to be interrupted again."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
