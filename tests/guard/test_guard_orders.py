@@ -28,11 +28,13 @@ async def guard():
     guard = await Guard.spawn(folder / "guard")
     guard.folder = folder
     yield guard
-    if guard.lost is not None:
-        guard = await Guard.attach(folder / "guard")
-    await guard.kill(epoch=guard.status.epoch, patience_s=BOUND_S)
-    await guard.end()
-    shutil.rmtree(folder)
+    try:
+        if guard.lost is not None:
+            guard = await Guard.attach(folder / "guard")
+        await guard.kill(epoch=guard.status.epoch, patience_s=BOUND_S)
+        await guard.end()
+    finally:
+        shutil.rmtree(folder)
 
 
 def start(guard, argv, *, epoch=1, **words):
