@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 
+BREATH_S = 0.005
+"""After what time a tick comes again that named a time that has passed."""
+MOST_SPINS = 200
+"""How often in a row it may do that."""
+
+
 class Site:
     """Where a node lives: its engine, the guard above it, and what its agent keeps on the disk beside the data."""
 
@@ -240,6 +246,7 @@ class Agent:
         self.process = Process(host, f"agent-{host.name}")
         self._woken = False
         self._due_s = float("inf")
+        self._spins = 0
         sites = [site for site in world.sites.values() if site.node.host == host.name]
         for site in sites:
             site.engine.told.clear()
@@ -278,8 +285,15 @@ class Agent:
 
     def _tick(self) -> None:
         self._woken = False
-        due_s = self.loop.tick()
-        if due_s < self._due_s or self._due_s <= self.process.host.clock.boot_s():
+        due_s, now_s = self.loop.tick(), self.process.host.clock.boot_s()
+        if due_s <= now_s:
+            due_s = now_s + BREATH_S
+            self._spins += 1
+            if self._spins > MOST_SPINS:
+                raise RuntimeError("a tick names a time that has passed, again and again")
+        else:
+            self._spins = 0
+        if due_s < self._due_s or self._due_s <= now_s:
             self._due_s = due_s
             if due_s != float("inf"):
                 self.world.scheduler.at(self.process.host.clock.true_s(due_s), self.process.do, self._come_again, due_s)

@@ -89,12 +89,24 @@ class Data:
     @property
     def position(self) -> Position | None:
         """Flushed history; None when there is none that could be named."""
-        return Position(self.branches, self.flushed * UNIT) if self.branches and not self.spoilt else None
+        return self._upto(self.flushed) if self.branches and not self.spoilt else None
 
     @property
     def end(self) -> Position:
         """All history, flushed or not."""
-        return Position(self.branches, len(self.log) * UNIT)
+        return self._upto(len(self.log))
+
+    def cut(self, entries: int) -> None:
+        """Only so many entries are left."""
+        del self.log[entries:]
+        self.flushed = min(self.flushed, entries)
+        self.branches = tuple(branch for branch in self.branches if branch.start <= entries * UNIT)
+
+    def _upto(self, entries: int) -> Position:
+        branches = self.branches
+        if branches[-1].start > entries * UNIT:
+            branches = tuple(branch for branch in branches if branch.start <= entries * UNIT)
+        return Position(branches, entries * UNIT)
 
 
 @dataclass(slots=True)
@@ -230,7 +242,7 @@ class Engine:
         self.process = None
         self.died_s = self.now_s
         lost_from = self.data.flushed if power else self.random.randint(self.data.flushed, len(self.data.log))
-        del self.data.log[lost_from:]
+        self.data.cut(lost_from)
         if not power:
             self.data.flushed = len(self.data.log)
         was_links = list(self.links.values())
@@ -593,6 +605,8 @@ class SimDriver:
         if engine.promoted_epoch == action.epoch:
             return
         await self._pause(0.05)
+        while engine.answers and engine.data.flushed < len(engine.data.log):
+            await self._pause(0.01)
         self._must_run()
         if engine.promoted_epoch != action.epoch:
             engine.promote(action.epoch, action.sync)

@@ -13,6 +13,8 @@ from heapq import heappop, heappush
 from typing import Any
 
 Call = Callable[..., Any]
+MOST_AT_ONCE = 20_000
+"""How many steps one event may lead to in the same moment."""
 
 
 class Scheduler:
@@ -46,11 +48,16 @@ class Scheduler:
     def run(self, until_s: float) -> None:
         """Jump from event to event until that time."""
         heap, ready = self._heap, self._ready
+        still = 0
         while not self._stopped:
             if ready:
                 call, args = ready.popleft()
+                still += 1
+                if still > MOST_AT_ONCE:
+                    raise RuntimeError("something goes round for ever without time moving")
             elif heap and heap[0][0] <= until_s:
                 when_s, _, call, args = heappop(heap)
+                still = 0
                 if when_s > self.now_s:
                     self.now_s = when_s
             else:

@@ -4,6 +4,7 @@ READ FIRST: World.run. RULES: everything random comes from the world's own gener
 seed gives the same run, byte for byte.
 """
 
+import traceback
 from collections.abc import Callable
 from random import Random
 
@@ -74,8 +75,8 @@ class World:
         try:
             self.scheduler.run(end_s)
         except Exception as fault:  # noqa: BLE001  whatever the code under test raises is a finding, with its seed
-            self.checker.fail("crash", f"{type(fault).__name__}: {fault}")
-            raise
+            where = traceback.extract_tb(fault.__traceback__)[-1]
+            self.checker.fail("crash", f"{type(fault).__name__} in {where.name}: {fault}")
         if self.checker.violation is None:
             self._last_look(end_s)
 
@@ -349,10 +350,7 @@ class World:
         self._crash(host)
         if site:
             data = site.engine.data
-            first = data.branches[-1].start // 100 if data.branches else 0
-            kept = max(first, data.flushed - 1 - fault.number % 20)
-            del data.log[kept:]
-            data.flushed = len(data.log)
+            data.cut(max(0, data.flushed - 1 - fault.number % 20))
         self._after(fault, self._boot, host)
 
     def _do_disk_wiped(self, host: Host, fault: Fault) -> None:
