@@ -10,12 +10,14 @@ RULES
 
 from collections import Counter
 from dataclasses import replace
+from itertools import combinations
 
 from understudy.core.cluster import ClusterService
 from understudy.core.health import heard
 from understudy.core.lineage import Position, contains
 from understudy.core.record import ClusterRecord, Duty, DutyKind, Phase, SyncConfig
 from understudy.core.report import ClusterView, NodeReport
+from understudy.core.text import Name
 from understudy.core.words import listed
 
 EPOCHS_LOST = 1000
@@ -104,7 +106,7 @@ def remade(view: ClusterView, record: ClusterRecord | None) -> ClusterRecord:
         previous=None,
         duties=_everybody(view.service, DutyKind.FROZEN),
         sync=(worst(view.service),),
-        electorates=(frozenset(node.name for node in view.service.nodes),),
+        electorates=_any_electorates(view.service),
         known=_furthest(ours),
         reason="the record was made anew above what the nodes carry",
     )
@@ -114,6 +116,16 @@ def remade(view: ClusterView, record: ClusterRecord | None) -> ClusterRecord:
 def worst(service: ClusterService) -> SyncConfig:
     """The least that any commit rule of this spec can have asked: a write is on two nodes, or perhaps only on one."""
     return SyncConfig(frozenset(node.name for node in service.nodes), 2 if service.durability.zero_loss else 0)
+
+
+def _any_electorates(service: ClusterService) -> tuple[frozenset[Name], ...]:
+    """The least of all that may have been in force: whoever rules out every pair rules out every larger one.
+
+    One alone cannot have been, where there are two (core/sync.py).
+    """
+    names = [node.name for node in service.nodes]
+    pairs = tuple(frozenset(pair) for pair in combinations(names, 2))
+    return pairs or (frozenset(names),)
 
 
 def _everybody(service: ClusterService, kind: DutyKind) -> tuple[Duty, ...]:

@@ -49,6 +49,7 @@ def _by_lease(view: ClusterView, record: ClusterRecord) -> Ground | None:
     """The tombstone is in sight, the last counter has stood still for the whole lease, and no majority can promise."""
     lease = view.lease
     duration_ms = max(lease.duration_ms, view.service.timers.lease_ms)
+    free = frozen(view, record) | ({record.sworn_dead} if record.sworn_dead else frozenset())
     over = lease.quiet_ms > duration_ms + duration_ms // 1000
     buried = lease.owner is None and lease.epoch >= record.epoch
-    return Ground.LEASE if buried and over and quorum.released(record.electorates, frozen(view, record)) else None
+    return Ground.LEASE if buried and over and quorum.released(record.electorates, free) else None

@@ -22,6 +22,9 @@ from understudy.core.text import Name
 MOST_RULES = 4
 """How many rules may be under way at once; a standby that comes and goes must not make them grow without end."""
 
+LEAST_ELECTORS = 2
+"""A primary never promises to itself alone, if it has standbys: after a lost store nobody could rule that out."""
+
 JOIN_LAG_BYTES = 16 * 1024 * 1024
 """A standby further behind would only hold up commits."""
 
@@ -40,8 +43,9 @@ def first_rule(view: ClusterView, record: ClusterRecord, primary: Name) -> SyncC
 def first_electorate(view: ClusterView, record: ClusterRecord, primary: Name) -> frozenset[Name]:
     """Who may promise to a new primary: itself and who is heard."""
     reports = heard(view)
-    present = {n.name for n in view.service.nodes if n.name in reports and reports[n.name].identity == record.identity}
-    return frozenset(present | {primary})
+    everybody = {node.name for node in view.service.nodes}
+    present = {name for name in everybody if name in reports and reports[name].identity == record.identity} | {primary}
+    return frozenset(present if len(present) >= LEAST_ELECTORS else everybody)
 
 
 def tended(view: ClusterView, record: ClusterRecord) -> ClusterRecord:
@@ -122,7 +126,8 @@ def _electorate_step(view: ClusterView, record: ClusterRecord, primary: NodeRepo
     wanted = frozenset(
         node.name for node in view.service.nodes if node.name == primary.node or _promises(view, record, node.name)
     )
-    if wanted == record.electorates[-1]:
+    too_few = len(wanted) < min(LEAST_ELECTORS, len(view.service.nodes))
+    if too_few or wanted == record.electorates[-1]:
         return record
     return replace(record, electorates=(*record.electorates, wanted), electorate_serial=record.serial + 1)
 
