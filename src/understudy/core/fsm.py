@@ -183,7 +183,13 @@ ROWS: tuple[Row, ...] = (
     _row(P.BOOTSTRAPPING, P.BOOTSTRAPPING, "nobody can be the first yet", winner=False, **OWN),
     # Another cluster's nodes, or a record older than they are.
     *(
-        _row(phase, P.BLOCKED, "the nodes carry what this record cannot know", E.BLOCK, foreign=True)
+        _row(phase, P.FENCING, "the nodes carry what this record cannot know, and enough of them agree", E.ADOPT,
+             foreign=True, adoptable=True)
+        for phase in Phase
+        if phase not in {P.PAUSED, P.BLOCKED}
+    ),
+    *(
+        _row(phase, P.BLOCKED, "the nodes carry what this record cannot know", E.BLOCK, foreign=True, adoptable=False)
         for phase in Phase
         if phase not in {P.PAUSED, P.BLOCKED}
     ),

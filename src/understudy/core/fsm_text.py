@@ -7,6 +7,10 @@ _INTRODUCTION = (
     "Written from the rows of `core/fsm.py` by `REGENERATE=1 pytest tests/core/test_fsm.py`; do not edit. For every"
     " phase and every situation exactly one row matches; the test goes through all of them."
 )
+_EVERYWHERE = (
+    "Not drawn: when what the nodes carry contradicts the record, every phase but `paused` leads to `fencing` (the"
+    " record is made anew) if enough of them agree, else to `blocked`."
+)
 _HEAD = ("phase", "when", "then", "effects", "because")
 
 
@@ -21,7 +25,7 @@ def table_text() -> str:
 
 
 def diagram() -> str:
-    """The phases and what leads from one to the other, as a mermaid state diagram; blocking by foreign nodes aside."""
+    """The phases and what leads from one to the other, as a mermaid state diagram; but for what leads from everywhere."""
     lines = ["stateDiagram-v2", f"    [*] --> {Phase.BOOTSTRAPPING}"]
     for phase in Phase:
         nexts = dict.fromkeys(row.then for row in BY_PHASE[phase] if not _everywhere(row))
@@ -35,7 +39,7 @@ def page() -> str:
         "# The machine of a cluster",
         _INTRODUCTION,
         "```mermaid\n" + diagram() + "\n```",
-        "From every phase but `paused` a cluster gets `blocked` when what the nodes carry contradicts the record.",
+        _EVERYWHERE,
     ]
     for phase in Phase:
         rows = "\n".join("| " + " | ".join(_cells(row)[1:]) + " |" for row in BY_PHASE[phase])
@@ -44,7 +48,7 @@ def page() -> str:
 
 
 def _everywhere(row: Row) -> bool:
-    return row.then is Phase.BLOCKED and row.when.get("foreign") == frozenset({True})
+    return row.phase is not Phase.BLOCKED and row.when.get("foreign") == frozenset({True})
 
 
 def _cells(row: Row) -> tuple[str, ...]:
