@@ -184,6 +184,8 @@ class Stage:
         self.engines.on_ack = lambda engine, write: self.acked.append((engine.name, write))
         self.store = MemoryStore()
         self.disks = {node.name: MemoryDisk() for node in nodes}
+        boot_s = lambda: LoopClock().now().boot_s  # noqa: E731
+        self.fences = {node.name: FakeFence(self.engines[node.name], self.world, boot_s) for node in nodes}
         self.agents: dict[Name, Agent] = {}
         self.routes: dict[Name, Route] = {}
         self.acked: list[tuple[Name, Write]] = []
@@ -195,10 +197,7 @@ class Stage:
         return self.store
 
     def own(self, node: Node) -> OwnNode:
-        engine = self.engines[node.name]
-        clock = LoopClock()
-        fence = FakeFence(engine, self.world, lambda: clock.now().boot_s)
-        return OwnNode(node, FakeDriver(self.engines, node.name), fence, self.disks[node.name])
+        return OwnNode(node, FakeDriver(self.engines, node.name), self.fences[node.name], self.disks[node.name])
 
     def start(self, *hosts: Name) -> None:
         for host in hosts or {node.host: None for node in self.service.nodes}:

@@ -85,7 +85,7 @@ class Executor:
         state.generation += 1
         self.lane.start(self._perform(action, record.serial), now_s + action.deadline_ms / 1000)
 
-    async def _perform(self, action: Action, serial: int) -> None:
+    async def _perform(self, action: Action, serial: int) -> bool:
         state, failure = self._state, ""
         try:
             await state.remember(**self._before(action, serial))
@@ -97,6 +97,7 @@ class Executor:
         except Refused as fault:
             failure = str(fault)
         self._end(self._ports.clock.now().boot_s, failure)
+        return True
 
     def _end(self, now_s: float, failure: str) -> None:
         state = self._state

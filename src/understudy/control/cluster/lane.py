@@ -9,28 +9,37 @@ from understudy.control.cluster.ports import Spawn, Work
 
 
 class Lane:
-    """Holds at most one piece of work. What the work finds out it puts down itself; `done` is called when it ended."""
+    """At most one piece of work, which puts down itself what it finds out, and says whether that is worth a tick."""
 
-    __slots__ = ("_done", "_inner", "_number", "_spawn", "_work", "busy", "deadline_s")
+    __slots__ = ("_inner", "_number", "_spawn", "_wake", "_wanted", "_work", "busy", "deadline_s")
 
-    def __init__(self, spawn: Spawn, done: Callable[[], None]) -> None:
+    def __init__(self, spawn: Spawn, wake: Callable[[], None]) -> None:
         self._spawn = spawn
-        self._done = done
+        self._wake = wake
         self._number = 0
         self._work: Work | None = None
-        self._inner: Coroutine[Any, Any, None] | None = None
+        self._inner: Coroutine[Any, Any, bool] | None = None
+        self._wanted = False
+        """Whether somebody waits for the lane."""
         self.busy = False
         self.deadline_s = inf
         """When the work is given up, by the boot clock; never, while there is none."""
 
-    def start(self, work: Coroutine[Any, Any, None], deadline_s: float) -> None:
-        """Begin; the lane must be free."""
+    def start(self, work: Coroutine[Any, Any, bool], deadline_s: float) -> None:
+        """Begin; the lane must be free. The work returns whether a tick should come at once."""
         if self.busy:
             raise RuntimeError("the lane is busy")
         self._number += 1
-        self.busy, self.deadline_s, self._inner = True, deadline_s, work
+        self.busy, self.deadline_s, self._inner, self._wanted = True, deadline_s, work, False
         spawned = self._spawn(self._run(work, self._number))
         self._work = spawned if self.busy else None
+
+    def until(self, due_s: float, now_s: float) -> float:
+        """When to come again, if there is something to do at `due_s`: not before the lane is free."""
+        if not self.busy or due_s > now_s:
+            return min(due_s, self.deadline_s)
+        self._wanted = True
+        return self.deadline_s
 
     def expired(self, now_s: float) -> bool:
         """Give up work that is past its deadline; whether there was any."""
@@ -49,10 +58,12 @@ class Lane:
         if self._inner is not None and getcoroutinestate(self._inner) == CORO_CREATED:
             self._inner.close()  # it never had its turn
 
-    async def _run(self, work: Coroutine[Any, Any, None], number: int) -> None:
+    async def _run(self, work: Coroutine[Any, Any, bool], number: int) -> None:
+        worth = True
         try:
-            await work
+            worth = await work
         finally:
             if number == self._number:
                 self.busy, self.deadline_s, self._work = False, inf, None
-                self._done()
+                if worth or self._wanted:
+                    self._wake()

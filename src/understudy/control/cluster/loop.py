@@ -22,7 +22,7 @@ from understudy.control.cluster.executor import Executor
 from understudy.control.cluster.lane import Lane
 from understudy.control.cluster.mirror import Mirror, Sight
 from understudy.control.cluster.node_state import NodeState
-from understudy.control.cluster.observer import Observer, Reporter
+from understudy.control.cluster.observer import Observer, Reporter, next_beat_s
 from understudy.control.cluster.ports import OwnNode, Ports, PromiseRequest, Rerouter, Work
 from understudy.control.cluster.reading import RecordReader
 from understudy.control.cluster.steward import Steward
@@ -52,7 +52,7 @@ class ClusterLoop:
     def __init__(self, ports: Ports) -> None:
         name = ports.service.name
         self._ports = ports
-        self._mirror = Mirror(ports.store, cluster(name), ports.clock, ports.spawn, self._changed)
+        self._mirror = Mirror(ports, cluster(name), self._changed)
         self._record = RecordReader(self._mirror, cluster_record(name), name)
         self._primary = LeaseReader(self._mirror, cluster_primary(name))
         self._keepers = tuple(_Keeper(ports, own, self._mirror, self._primary) for own in ports.own)
@@ -86,7 +86,7 @@ class ClusterLoop:
             wake_s = min(wake_s, keeper.reporter.tick(now.boot_s, leading=keeper.leads(record)))
         wake_s = min(wake_s, self.steward.tick(now, refused))
         wake_s = min(wake_s, self._routing.tick(now.boot_s, record))
-        return min([wake_s, *(keeper.observer.next_s() for keeper in self._keepers)])
+        return min([wake_s, *(keeper.observer.next_s(now.boot_s) for keeper in self._keepers)])
 
     async def promise(self, node: Name, request: PromiseRequest) -> bool:
         """Another agent, cut off from the store, asks one of our nodes. False when it may not be promised."""
@@ -118,16 +118,13 @@ class ClusterLoop:
     def _changed(self, before: Sight | None, sight: Sight) -> None:
         """Something came from the store: is it worth a tick? What only says "still so" is not."""
         name = self._ports.service.name
-        if sight.key == cluster_steward(name):
-            worth = sight.value is None
-        elif sight.key == cluster_record(name):
-            worth = True
-        else:
-            if sight.key == cluster_primary(name):
-                self._primary.passed(before)
-            concerns = self.steward.holding or sight.key == cluster_primary(name)
-            worth = concerns and content(sight.value) != content(before.value if before else None)
-        if worth:
+        leases = (cluster_primary(name), cluster_steward(name))
+        if sight.key == leases[0]:
+            self._primary.passed(before)
+        if content(sight.value) == content(before.value if before else None):
+            return
+        self.steward.stir()
+        if sight.key in leases or sight.key == cluster_record(name) or self.steward.holding:
             self._ports.wake()
 
 
@@ -200,27 +197,30 @@ class _Routing:
             self._follow.start(self._bring(router, self._wanted), now_s + timers.route_ms / 1000)
         epoch = self._done.epoch if self._done else 0
         if not self._say.busy and self._mirror.ready and now_s >= self._say_s:
-            self._say_s = now_s + timers.renew_ms / 1000
+            self._say_s = next_beat_s(now_s, timers.renew_ms)
             self._say.start(self._tell(epoch), now_s + timers.timeout_ms / 1000)
-        again_s = self._again_s if self._wanted != self._done else inf
-        return min(again_s, self._say_s, self._follow.deadline_s, self._say.deadline_s)
+        again_s = self._again_s if self._wanted != self._done and not self._follow.busy else inf
+        say_s = self._say_s if self._mirror.ready else inf
+        return min(self._follow.until(again_s, now_s), self._say.until(say_s, now_s))
 
-    async def _bring(self, router: Rerouter, route: Route) -> None:
+    async def _bring(self, router: Rerouter, route: Route) -> bool:
         try:
             await router.follow(self._ports.service.name, route)
             self._done, self._again_s, self._say_s = route, 0.0, 0.0
         except Refused as fault:
             structlog.get_logger().warning(str(fault))
+        return True
 
-    async def _tell(self, epoch: int) -> None:
+    async def _tell(self, epoch: int) -> bool:
         sight = self._mirror.get(self._key)
         self._counter = max(self._counter + 1, sight.revision)  # rises over a restart too
         put = Put(self._key, beat(encode(RouterWord(0, epoch, self._ports.host)), self._counter))
         try:
             outcome = await self._ports.store.transact([], [put])
+            self._mirror.note(put, outcome.revision)
         except StoreFault:
-            return
-        self._mirror.note(put, outcome.revision)
+            pass  # the next beat comes soon
+        return False
 
 
 async def run(loop: ClusterLoop, clock: Clock, bell: asyncio.Event) -> None:

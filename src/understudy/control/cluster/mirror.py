@@ -7,9 +7,8 @@ sight while the store is away. Nothing is decoded here.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from understudy.control.clock import Clock
-from understudy.control.cluster.ports import Spawn, Work
-from understudy.store.base import Delete, Item, Put, Store, StoreFault
+from understudy.control.cluster.ports import Ports, Work
+from understudy.store.base import Delete, Expect, Item, Put, StoreFault
 
 AGAIN_S = 0.2
 
@@ -27,17 +26,20 @@ class Sight:
         """The entry in the store's own words."""
         return None if self.value is None else Item(self.key, self.value, self.revision)
 
+    def expect(self) -> Expect:
+        """The condition that it has not changed since, or still is not there."""
+        return Expect(self.key, 0 if self.value is None else self.revision)
+
 
 class Mirror:
     """The entries of one prefix. `changed` is told of every entry that came, after it is in sight."""
 
-    def __init__(
-        self, store: Store, prefix: str, clock: Clock, spawn: Spawn, changed: Callable[[Sight | None, Sight], None]
-    ) -> None:
-        self._store = store
+    def __init__(self, ports: Ports, prefix: str, changed: Callable[[Sight | None, Sight], None]) -> None:
+        self._store = ports.store
         self._prefix = prefix
-        self._clock = clock
-        self._spawn = spawn
+        self._clock = ports.clock
+        self._spawn = ports.spawn
+        self._wake = ports.wake
         self._changed = changed
         self._sights: dict[str, Sight] = {}
         self._newest = 0
@@ -95,7 +97,9 @@ class Mirror:
         back = listing.revision < known
         if not self.ready:
             self.began_s = self._clock.now().boot_s
-        self.ready, self.fault = True, ""
+            self.ready = True
+            self._wake()
+        self.fault = ""
         there = {item.key for item in listing.items}
         for item in listing.items:
             self._take(item.key, item.value, item.revision, back=back)

@@ -5,7 +5,6 @@ position in a frozen node's report is from after the freeze. Times that somethin
 """
 
 from dataclasses import replace
-from math import inf
 
 from understudy.control.cluster.beats import beat
 from understudy.control.cluster.lane import Lane
@@ -18,10 +17,15 @@ from understudy.core.errors import Refused
 from understudy.core.lineage import Position, contains
 from understudy.core.report import NodeReport, Running
 from understudy.drivers.base import Observation
-from understudy.store.base import Expect, Put, StoreFault
+from understudy.store.base import Put, StoreFault
 
 AGAIN_S = 0.2
 """After that time a report that the store did not take is offered again."""
+
+
+def next_beat_s(now_s: float, period_ms: int) -> float:
+    """The next full period of this host's clock, so that all that is done regularly is done in the same tick."""
+    return ((now_s * 1000 + 1) // period_ms + 1) * period_ms / 1000  # a millisecond for what rounding does
 
 
 class Observer:
@@ -52,23 +56,22 @@ class Observer:
             state.report = replace(state.report, record_serial=state.serial)
         if self.lane.expired(now_s):
             self._take(None, state.facts, now_s)
-        if now_s >= self.next_s() and not self.lane.busy:
+        if not self.lane.busy and now_s >= self.next_s(now_s):
             self._began_s = now_s
-            self.due_s = now_s + self._period_s()
+            self.due_s = next_beat_s(now_s, self._period_ms())
             self.lane.start(self._look(), now_s + self._timers.timeout_ms / 1000)
 
-    def next_s(self) -> float:
+    def next_s(self, now_s: float) -> float:
         """When to come again; at once, when something was done to the node since the last look."""
-        if self.lane.busy:
-            return self.lane.deadline_s
-        return self.due_s if self._state.looked == self._state.generation else 0.0
+        due_s = self.due_s if self._state.looked == self._state.generation else 0.0
+        return self.lane.until(due_s, now_s)
 
-    def _period_s(self) -> float:
+    def _period_ms(self) -> int:
         report = self._state.report
         calm = report is not None and report.running is not Running.UNKNOWN and not report.promoted_epoch
-        return (self._timers.renew_ms if calm else self._timers.report_ms) / 1000
+        return self._timers.renew_ms if calm else self._timers.report_ms
 
-    async def _look(self) -> None:
+    async def _look(self) -> bool:
         state, ports = self._state, self._ports
         generation = state.generation
         try:
@@ -80,8 +83,9 @@ class Observer:
                 await self._watch_for_less_data(seen)
         except Refused:
             facts, seen = state.facts, None
-        if generation == state.generation and state.loaded:
-            self._take(seen, facts, ports.clock.now().boot_s)
+        if generation != state.generation or not state.loaded:
+            return True
+        return self._take(seen, facts, ports.clock.now().boot_s)
 
     async def _watch_for_less_data(self, seen: Observation) -> None:
         """Remember how far a stopped engine had come, and what it means when it comes back with less."""
@@ -94,20 +98,23 @@ class Observer:
         if seen.running is Running.UP:
             self._last = seen.position
 
-    def _take(self, seen: Observation | None, facts: NodeFacts, now_s: float) -> None:
-        """Make the report of what was seen; None: nothing could be seen."""
+    def _take(self, seen: Observation | None, facts: NodeFacts, now_s: float) -> bool:
+        """Make the report of what was seen (None: nothing could be seen); whether that is news."""
         state = self._state
+        news = state.looked != state.generation
         state.looked = state.generation
         if not state.loaded:
-            return
+            return True
         now = state.facts
         facts = replace(facts, less_data=now.less_data, reached=now.reached, needs_rebuild=now.needs_rebuild)
         report = self._unseen(facts, now_s) if seen is None else self._seen(seen, facts, now_s)
         if report != state.report:
-            state.report = report
+            state.report, news = report, True
         if report.link_age_ms is not None and report.link_age_ms < self._timers.link_silent_ms and seen is not None:
             silent_s = now_s + (self._timers.link_silent_ms - (seen.link_age_ms or 0)) / 1000
-            self.due_s = min(self.due_s, silent_s)
+            if silent_s < self.due_s:
+                self.due_s, news = silent_s, True
+        return news
 
     def _seen(self, seen: Observation, facts: NodeFacts, now_s: float) -> NodeReport:
         state = self._state
@@ -189,14 +196,13 @@ class Reporter:
         report = self._state.report
         if report is None or not self._mirror.ready or self._state.looked != self._state.generation:
             return self.lane.deadline_s
-        if self.lane.busy:
-            return self.lane.deadline_s
-        if now_s >= (self._due_s if report is self._written else self._again_s):
-            self._due_s = now_s + (self._timers.report_ms if leading else self._timers.renew_ms) / 1000
+        due_s = self._due_s if report is self._written else self._again_s
+        if now_s >= due_s and not self.lane.busy:
+            due_s = self._due_s = next_beat_s(now_s, self._timers.report_ms if leading else self._timers.renew_ms)
             self.lane.start(self._write(report), now_s + self._timers.timeout_ms / 1000)
-        return min(self._due_s, self._again_s if report is not self._written else inf, self.lane.deadline_s)
+        return self.lane.until(due_s, now_s)
 
-    async def _write(self, report: NodeReport) -> None:
+    async def _write(self, report: NodeReport) -> bool:
         """On condition that nobody has written since: a report that was held up on its way must not replace a newer."""
         sight = self._mirror.get(self._key)
         if not self._counter:
@@ -206,15 +212,16 @@ class Reporter:
             self._encoded = (report, encode(report))
         put = Put(self._key, beat(self._encoded[1], self._counter))
         try:
-            outcome = await self._ports.store.transact([Expect(self._key, sight.revision)], [put])
+            outcome = await self._ports.store.transact([sight.expect()], [put])
             if outcome.committed:
                 self._mirror.note(put, outcome.revision)
                 self._written = report
-            else:
-                await self._mirror.refresh()
-                self._written = None
+                return self._state.report is not report
+            await self._mirror.refresh()
+            self._written = None
         except StoreFault:
             self._again_s = self._ports.clock.now().boot_s + AGAIN_S
+        return True
 
 
 def _counter(data: bytes | None) -> int:

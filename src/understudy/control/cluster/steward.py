@@ -15,6 +15,7 @@ from math import inf
 from understudy.control.cluster.beats import RouterWord, content
 from understudy.control.cluster.lane import Lane
 from understudy.control.cluster.mirror import Mirror, Sight
+from understudy.control.cluster.observer import next_beat_s
 from understudy.control.cluster.ports import Ports
 from understudy.control.cluster.reading import Reader, RecordReader
 from understudy.control.cluster.tenure import LeaseReader
@@ -56,6 +57,7 @@ class Steward:
         self._ports = ports
         self._service = service
         self._timers = service.timers
+        self._nodes = {node.name: node for node in service.nodes}
         self._mirror = mirror
         self._record = record
         self._primary_lease = primary_lease
@@ -80,6 +82,11 @@ class Steward:
         self._seen: tuple[object, ...] = ()
         """What the last decision turned on."""
         self._again_s = 0.0
+        """When to decide anew whatever has or has not changed."""
+        self._stirred = True
+        """Whether anything came from the store that a decision may turn on, since it was looked at."""
+        self._calm_until_s = 0.0
+        """When the first age passes a timer."""
         self._fresh_identity = ""
 
     @property
@@ -100,18 +107,30 @@ class Steward:
     def tick(self, now: Now, refused: str) -> float:
         """Contend or renew; when steward, probe and decide. `refused`: why this agent must not; empty if it may."""
         self._settle(now.boot_s)
-        if not self._mirror.ready or self._lane.busy:
-            return min(self._lane.deadline_s, self._probe.deadline_s)
+        next_s = inf
+        if self._mirror.ready and not self._lane.busy:
+            next_s = self._go_on(now, refused)
+        return min(self._lane.until(next_s, now.boot_s), self._probe.deadline_s)
+
+    def _go_on(self, now: Now, refused: str) -> float:
+        """The next thing to do; when to come again unless it was begun."""
+        if self._behind:
+            self._lane.start(self._catch_up(), now.boot_s + self._timers.timeout_ms / 1000)
+            return inf
         sight = self._lease.look()
-        ours = sight is not None and sight.lease is not None and sight.lease.owner == self._ports.host
-        due_s = inf
-        if sight is not None and (self._behind or not self._contend(now.boot_s, sight, ours=ours, refused=refused)):
-            due_s = self._renew_s if ours else self._patience_s(sight)
-            if self._behind:
-                self._lane.start(self._catch_up(), now.boot_s + self._timers.timeout_ms / 1000)
-            elif ours and self._held_until_s > now.boot_s and not refused:
-                due_s = min(due_s, self._steer(now, sight))
-        return min(due_s, self._lane.deadline_s, self._probe.deadline_s)
+        if sight is None:
+            return inf  # it cannot be read, and is not written over
+        ours = sight.lease is not None and sight.lease.owner == self._ports.host
+        if self._contend(now.boot_s, sight, ours=ours, refused=refused):
+            return self._renew_s
+        if not ours:
+            return inf if refused else self._patience_s(sight)
+        deciding = not refused and now.boot_s < self._held_until_s
+        return min(self._renew_s, self._steer(now, sight)) if deciding else self._renew_s
+
+    def stir(self) -> None:
+        """Something that a decision may turn on has changed."""
+        self._stirred = True
 
     # --- the right to decide ------------------------------------------------------------------------------------------
 
@@ -136,7 +155,7 @@ class Steward:
             claim = None if patient else sight.take_over(host, 0, lease_ms, now_s)
         if claim is None:
             return False
-        self._renew_s = now_s + self._timers.renew_ms / 1000
+        self._renew_s = next_beat_s(now_s, self._timers.renew_ms)
         self._lane.start(self._claim(claim), now_s + self._timers.timeout_ms / 1000)
         return True
 
@@ -149,7 +168,7 @@ class Steward:
 
     def _on_primary_host(self) -> bool:
         record = self._record.newest
-        node = self._service.node(record.primary) if record is not None and record.primary is not None else None
+        node = self._nodes.get(record.primary) if record is not None and record.primary is not None else None
         return node is not None and node.host == self._ports.host
 
     def _should_resign(self, now_s: float) -> bool:
@@ -164,55 +183,64 @@ class Steward:
     def _heard(self, name: Name) -> bool:
         return self._reports[name].sight().value is not None
 
-    async def _claim(self, claim: Claim) -> None:
+    async def _claim(self, claim: Claim) -> bool:
         try:
             outcome = await self._ports.store.transact([claim.expect], [claim.put])
         except StoreFault:
             self._behind = True
-            return
-        if outcome.committed:
-            self._mirror.note(claim.put, outcome.revision)
-            self._held_until_s = claim.sent_s + claim.lease.duration_ms / 1000
-        else:
+            return True
+        if not outcome.committed:
             self._behind = True
+            return True
+        self._mirror.note(claim.put, outcome.revision)
+        gained = not self.holding
+        self._held_until_s = claim.sent_s + claim.lease.duration_ms / 1000
+        self._stirred = self._stirred or gained
+        return gained
 
-    async def _resign(self, sight: LeaseSight, now_s: float) -> None:
+    async def _resign(self, sight: LeaseSight, now_s: float) -> bool:
         self._held_until_s, self._resigned_s = -inf, now_s
         expect, delete = Expect(sight.key, sight.revision), Delete(sight.key)
         try:
             outcome = await self._ports.store.transact([expect], [delete])
         except StoreFault:
             self._behind = True
-            return
+            return True
         if outcome.committed:
             self._mirror.note(delete, outcome.revision)
+        return True
 
-    async def _catch_up(self) -> None:
+    async def _catch_up(self) -> bool:
         try:
             await self._mirror.refresh()
-            self._behind = False
+            self._behind, self._stirred = False, True
         except StoreFault:
             await self._ports.clock.sleep(self._timers.renew_ms / 1000 / 4)
+        return True
 
     # --- look, decide, persist, publish -------------------------------------------------------------------------------
 
     def _steer(self, now: Now, steward: LeaseSight) -> float:
         """Decide if anything is new; when to come again."""
         self._probe_primary(now.boot_s)
+        if not self._stirred and now.boot_s < self._calm_until_s:
+            return min(self._probe_s, self._calm_until_s)
         lease = self._primary_lease.look()
         if lease is None or self._record.refused:
             return inf
         seen, next_s = self._inputs(now.boot_s, lease)
+        self._stirred, self._calm_until_s = False, min(next_s, self._again_s)
         if seen == self._seen and now.boot_s < self._again_s:
-            return min(self._probe_s, self._again_s, next_s)
+            return min(self._probe_s, self._calm_until_s)
         view = self._view(now.boot_s, lease)
         decision = decide(view, now)
         self._seen, self._again_s = seen, now.boot_s + self._timers.drop_ms / 1000
+        self._calm_until_s = min(next_s, self._again_s)
         if decision.record is not view.record or decision.requests_done or decision.events:
-            self._seen = ()
+            self._seen, self._stirred = (), True
             work = self._persist(decision, view, steward, lease, now)
             self._lane.start(work, now.boot_s + self._timers.timeout_ms / 1000)
-        return min(self._probe_s, self._again_s, next_s)
+        return min(self._probe_s, self._calm_until_s)
 
     def _inputs(self, now_s: float, lease: LeaseSight) -> tuple[tuple[object, ...], float]:
         """All that a decision turns on, with ages as the timers that they have passed; and when the next is passed."""
@@ -285,11 +313,11 @@ class Steward:
 
     async def _persist(
         self, decision: Decision, view: ClusterView, steward: LeaseSight, lease: LeaseSight, now: Now
-    ) -> None:
+    ) -> bool:
         """Store what was decided and only then let it be known."""
         name = self._service.name
         record_key = cluster_record(name)
-        expects = [Expect(record_key, self._record.sight().revision), steward.guard()]
+        expects = [self._record.sight().expect(), steward.guard()]
         changes: list[Put | Delete] = []
         if decision.lease is not None:
             order = decision.lease
@@ -310,42 +338,50 @@ class Steward:
             outcome = await self._ports.chronicle.commit(expects, changes, decision.events, wall_s=now.wall_s)
         except StoreFault:
             self._behind = True
-            return
+            return True
         if not outcome.committed:
             self._behind = True
-            return
+            return True
         for change in changes:
             self._mirror.note(change, outcome.revision)
         for event in decision.events:
             self._ports.tell(event)
+        return True
 
     # --- the steward's own probe --------------------------------------------------------------------------------------
 
     def _probe_primary(self, now_s: float) -> None:
         """Ask the primary's engine ourselves when its agent is late."""
         record = self._record.current
-        node = self._service.node(record.primary) if record is not None and record.primary is not None else None
+        node = self._nodes.get(record.primary) if record is not None and record.primary is not None else None
         if node is None:
-            self._answer, self._probe_s = None, inf
+            self._forget_answer()
+            self._probe_s = inf
             return
         late_s = self._reports[node.name].sight().since_s + self._timers.report_ms / 1000 * BEAT_LATE
         if now_s < late_s:
-            self._answer, self._probe_s = None, late_s
+            self._forget_answer()
+            self._probe_s = late_s
         elif not self._probe.busy and now_s >= self._probe_s:
             pause_s = self._timers.confirm_ms / 2000
             self._probe_s = now_s + pause_s
             self._probe.start(self._ask(node), now_s + pause_s)
 
-    async def _ask(self, node: Node) -> None:
+    async def _ask(self, node: Node) -> bool:
         try:
             answers = await self._ports.prober.answers(node)
         except Refused:
             answers = False
         self._answered(node.name, answers, self._ports.clock.now().boot_s)
+        return self._stirred
 
     def _answered(self, name: Name, answers: bool, now_s: float) -> None:
         if self._answer is None or self._answer[:2] != (name, answers):
-            self._answer = (name, answers, now_s)
+            self._answer, self._stirred = (name, answers, now_s), True
+
+    def _forget_answer(self) -> None:
+        if self._answer is not None:
+            self._answer, self._stirred = None, True
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from math import inf
 from understudy.control.cluster.lane import Lane
 from understudy.control.cluster.mirror import Mirror, Sight
 from understudy.control.cluster.node_state import NodeState
+from understudy.control.cluster.observer import next_beat_s
 from understudy.control.cluster.ports import Ports, PromiseRequest
 from understudy.core.cluster import Node
 from understudy.core.codec import Undecodable
@@ -80,6 +81,8 @@ class Tenure:
         self._due_s = 0.0
         self._tried = -1
         """The generation of the node when arming its guard was last tried."""
+        self._asked_until_s = 0.0
+        """Until when lanes may hold questions."""
         self._by_promises = 0
         """Above 0: the deadline rests on promises, and this is the serial of the record that said whose."""
 
@@ -91,8 +94,9 @@ class Tenure:
     def tick(self, now_s: float, record: ClusterRecord | None) -> float:
         """Renew when it is time; when to come again."""
         self._record = record
-        for lane in self._asking.values():
-            lane.expired(now_s)
+        if now_s < self._asked_until_s:
+            for lane in self._asking.values():
+                lane.expired(now_s)
         sight = self._lease.look()
         lease = self._own(sight)
         if sight is None or lease is None:
@@ -101,14 +105,12 @@ class Tenure:
             return inf
         if self._lane.expired(now_s):
             self._ask(now_s)
-        if self._lane.busy:
-            return self._lane.deadline_s
-        if now_s >= self._due_s or self._guard_is_new(lease):
+        if not self._lane.busy and (now_s >= self._due_s or self._guard_is_new(lease)):
             claim = Held(sight.key, lease, sight.revision, 0.0).renew(now_s)
-            self._due_s = now_s + self._timers.renew_ms / 1000
+            self._due_s = next_beat_s(now_s, self._timers.renew_ms)
             self._tried = self._state.generation
             self._lane.start(self._renew(claim), now_s + self._timers.timeout_ms / 1000)
-        return min(self._due_s, self._lane.deadline_s)
+        return self._lane.until(self._due_s, now_s)
 
     def bound(self, serial: int) -> int:
         """The serial that may be reported."""
@@ -125,30 +127,32 @@ class Tenure:
         """Whether the guard has yet to be armed, and something has happened to the engine since that was last tried."""
         return self._state.lease.epoch != lease.epoch and self._tried != self._state.generation
 
-    async def _renew(self, claim: Claim) -> None:
+    async def _renew(self, claim: Claim) -> bool:
         try:
             outcome = await self._ports.store.transact([claim.expect], [claim.put])
             if not outcome.committed:
                 await self._mirror.refresh()
                 self._due_s = 0.0
-                return
+                return True
         except StoreFault:
             self._ask(self._ports.clock.now().boot_s)
-            return
+            return False
         self._mirror.note(claim.put, outcome.revision)
-        await self._arm(claim.lease.epoch, claim.sent_s + claim.lease.duration_ms / 1000, by_promises=0)
+        return await self._arm(claim.lease.epoch, claim.sent_s + claim.lease.duration_ms / 1000, by_promises=0)
 
-    async def _arm(self, epoch: int, deadline_s: float, *, by_promises: int) -> None:
-        state = self._state
-        if state.lease.epoch == epoch and deadline_s <= state.lease.deadline_s:
-            return
+    async def _arm(self, epoch: int, deadline_s: float, *, by_promises: int) -> bool:
+        """Move the guard's deadline; whether that is news."""
+        state, before = self._state, self._state.lease
+        if before.epoch == epoch and deadline_s <= before.deadline_s:
+            return False
         try:
             await state.own.fence.renew(deadline_s, margin_s=self._timers.margin_ms / 1000, epoch=epoch)
         except Refused:
             state.lease = OwnLease()  # the engine is not there, or is being killed: its own look says so
-            return
+            return before.epoch > 0
         state.lease = OwnLease(epoch, deadline_s)
-        self._by_promises = by_promises
+        rested, self._by_promises = self._by_promises, by_promises
+        return before.epoch != epoch or rested != by_promises
 
     # --- promises asked for -------------------------------------------------------------------------------------------
 
@@ -160,25 +164,28 @@ class Tenure:
         name, duration_ms = self._state.name, self._timers.lease_ms
         request = PromiseRequest(self._ports.service.name, record.identity, epoch, name, duration_ms)
         asked = _Round(request, now_s)
+        self._asked_until_s = now_s + 2 * self._timers.timeout_ms / 1000
         for node, lane in self._asking.items():
             if not lane.busy:
                 lane.start(self._ask_one(asked, node), now_s + self._timers.timeout_ms / 1000)
 
-    async def _ask_one(self, asked: _Round, node: Node) -> None:
+    async def _ask_one(self, asked: _Round, node: Node) -> bool:
         try:
             if node.name == self._state.name or await self._ports.transport.ask(node, asked.request):
                 asked.granted.add(node.name)
-                await self._count(asked)
+                return await self._count(asked)
         except Refused:
-            return  # no answer is no promise
+            pass  # no answer is no promise
+        return False
 
-    async def _count(self, asked: _Round) -> None:
+    async def _count(self, asked: _Round) -> bool:
         record, epoch = self._record, asked.request.epoch
         if record is None or record.epoch != epoch or self._own(self._lease.look()) is None:
-            return
-        if promised(record.electorates, frozenset(asked.granted)):
-            deadline_s = asked.sent_s + asked.request.duration_ms / 1000
-            await self._arm(epoch, deadline_s, by_promises=self._by_promises or record.serial)
+            return False
+        if not promised(record.electorates, frozenset(asked.granted)):
+            return False
+        deadline_s = asked.sent_s + asked.request.duration_ms / 1000
+        return await self._arm(epoch, deadline_s, by_promises=self._by_promises or record.serial)
 
     # --- promises given -----------------------------------------------------------------------------------------------
 
