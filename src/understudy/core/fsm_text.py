@@ -25,7 +25,7 @@ def table_text() -> str:
 
 
 def diagram() -> str:
-    """The phases and what leads from one to the other, as a mermaid state diagram; but for what leads from everywhere."""
+    """The phases and what leads from one to the other, as a mermaid state diagram; not what leads from everywhere."""
     lines = ["stateDiagram-v2", f"    [*] --> {Phase.BOOTSTRAPPING}"]
     for phase in Phase:
         nexts = dict.fromkeys(row.then for row in BY_PHASE[phase] if not _everywhere(row))
