@@ -214,7 +214,7 @@ def _hand_over(draft: Draft, case: Case) -> Draft:
 def _conclude(draft: Draft, case: Case) -> Draft:
     """Say what it took and what was lost."""
     record, took = draft.record, draft.record.timings
-    if record.ground is Ground.FIRST:
+    if record.ground is Ground.FIRST and record.request is None:
         return draft.tell(EventKind.CLUSTER_BORN, f"{record.primary} takes the first writes.", record.primary)
     kind = EventKind.FAILOVER_DONE
     if record.request is not None and record.request.kind is RequestKind.SWITCHOVER:
