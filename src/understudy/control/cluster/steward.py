@@ -108,8 +108,12 @@ class Steward:
         """Contend or renew; when steward, probe and decide. `refused`: why this agent must not; empty if it may."""
         self._settle(now.boot_s)
         next_s = inf
-        if self._mirror.ready and not self._lane.busy:
-            next_s = self._go_on(now, refused)
+        if self._mirror.ready:
+            next_s = self._known_s() if self._lane.busy else self._go_on(now, refused)
+        if self._lane.busy and now.boot_s < self._held_until_s:
+            next_s = (
+                now.boot_s if self._stirred else min(next_s, self._calm_until_s)
+            )  # a renewal must not starve decisions
         return min(self._lane.until(next_s, now.boot_s), self._probe.deadline_s)
 
     def _go_on(self, now: Now, refused: str) -> float:
@@ -122,11 +126,17 @@ class Steward:
             return inf  # it cannot be read, and is not written over
         ours = sight.lease is not None and sight.lease.owner == self._ports.host
         if self._contend(now.boot_s, sight, ours=ours, refused=refused):
-            return self._renew_s
+            return self._known_s()
         if not ours:
             return inf if refused else self._patience_s(sight)
         deciding = not refused and now.boot_s < self._held_until_s
-        return min(self._renew_s, self._steer(now, sight)) if deciding else self._renew_s
+        if deciding:
+            self._steer(now, sight)
+        return self._known_s()
+
+    def _known_s(self) -> float:
+        """When the next thing is due that a holder knows of."""
+        return min(self._renew_s, self._calm_until_s, self._probe_s)
 
     def stir(self) -> None:
         """Something that a decision may turn on has changed."""
@@ -220,18 +230,19 @@ class Steward:
 
     # --- look, decide, persist, publish -------------------------------------------------------------------------------
 
-    def _steer(self, now: Now, steward: LeaseSight) -> float:
-        """Decide if anything is new; when to come again."""
+    def _steer(self, now: Now, steward: LeaseSight) -> None:
+        """Decide if anything is new."""
         self._probe_primary(now.boot_s)
         if not self._stirred and now.boot_s < self._calm_until_s:
-            return min(self._probe_s, self._calm_until_s)
+            return
         lease = self._primary_lease.look()
-        if lease is None or self._record.refused:
-            return inf
+        if lease is None:
+            self._calm_until_s = inf  # it cannot be read; nothing is decided until it has changed
+            return
         seen, next_s = self._inputs(now.boot_s, lease)
         self._stirred, self._calm_until_s = False, min(next_s, self._again_s)
         if seen == self._seen and now.boot_s < self._again_s:
-            return min(self._probe_s, self._calm_until_s)
+            return
         view = self._view(now.boot_s, lease)
         decision = decide(view, now)
         self._seen, self._again_s = seen, now.boot_s + self._timers.drop_ms / 1000
@@ -240,7 +251,6 @@ class Steward:
             self._seen, self._stirred = (), True
             work = self._persist(decision, view, steward, lease, now)
             self._lane.start(work, now.boot_s + self._timers.timeout_ms / 1000)
-        return min(self._probe_s, self._calm_until_s)
 
     def _inputs(self, now_s: float, lease: LeaseSight) -> tuple[tuple[object, ...], float]:
         """All that a decision turns on, with ages as the timers that they have passed; and when the next is passed."""
