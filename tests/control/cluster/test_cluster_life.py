@@ -3,7 +3,8 @@
 import asyncio
 
 import pytest
-from tests.control.cluster.stage import H1, H2, H3, JumpingLoop, Stage, A
+from tests.control.cluster.stage import H1, H2, H3, JumpingLoop, Stage
+
 from understudy.core.record import DutyKind, Phase, RequestKind
 from understudy.core.report import Running
 from understudy.drivers.fake import MARIADB, POSTGRES, REDIS
@@ -230,6 +231,13 @@ def test_quiet_is_cheap() -> None:
         ticks, began_s = stage.ticks, time.perf_counter()
         await asyncio.sleep(1000)
         took_s = time.perf_counter() - began_s
-        print("ticks", stage.ticks - ticks, "us/tick", took_s / (stage.ticks - ticks) * 1e6, "hours/min", 1000 / 3600 / took_s * 60)
+        print(
+            "ticks",
+            stage.ticks - ticks,
+            "us/tick",
+            took_s / (stage.ticks - ticks) * 1e6,
+            "hours/min",
+            1000 / 3600 / took_s * 60,
+        )
 
     play(scene)

@@ -110,10 +110,6 @@ class Steward:
         next_s = inf
         if self._mirror.ready:
             next_s = self._known_s() if self._lane.busy else self._go_on(now, refused)
-        if self._lane.busy and now.boot_s < self._held_until_s:
-            next_s = (
-                now.boot_s if self._stirred else min(next_s, self._calm_until_s)
-            )  # a renewal must not starve decisions
         return min(self._lane.until(next_s, now.boot_s), self._probe.deadline_s)
 
     def _go_on(self, now: Now, refused: str) -> float:
@@ -135,7 +131,9 @@ class Steward:
         return self._known_s()
 
     def _known_s(self) -> float:
-        """When the next thing is due that a holder knows of."""
+        """When the next thing is due that a holder knows of; at once, if something came while the lane is busy."""
+        if self._lane.busy and self._stirred:
+            return 0.0
         return min(self._renew_s, self._calm_until_s, self._probe_s)
 
     def stir(self) -> None:
