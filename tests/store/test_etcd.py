@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import time
+from base64 import b64decode
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -153,8 +154,13 @@ async def busy(store: Store) -> AsyncIterator[tuple[Writer, Reader]]:
     await writing
     item = await patiently(store.get, "n")
     await reader.reaches(item.revision)
-    reading.cancel()
-    await asyncio.wait([reading])
+    late = Reader(store, start.revision)
+    reading_late = asyncio.create_task(late.run())
+    await late.reaches(item.revision)
+    for task in (reading, reading_late):
+        task.cancel()
+    await asyncio.wait([reading, reading_late])
+    assert late.changes == reader.changes
     told = [int(change.value or b"") for change in reader.changes]
     assert told == list(range(1, int(item.value) + 1))
     assert set(told) >= set(writer.acknowledged)
@@ -358,8 +364,9 @@ def stored(etcd: Etcd) -> int:
 async def test_a_wiped_etcd_is_refused_and_nothing_is_written_to_it(single: Etcd) -> None:
     """It has the same cluster id, and still no read, write or watch takes it for the old one."""
     await asyncio.to_thread(single.start)
-    async with opened(single.endpoints, "wiped") as store:
+    async with opened(single.endpoints, "wiped") as store, opened(single.endpoints, "wiped") as idle:
         before = await store.transact((), [Put("a", b"1")])
+        await idle.get("a")
         watch = store.watch("a", before.revision)
         waiting = asyncio.ensure_future(anext(watch))
         await asyncio.sleep(0.2)
@@ -375,6 +382,10 @@ async def test_a_wiped_etcd_is_refused_and_nothing_is_written_to_it(single: Etcd
             single.post(single.members[0], "kv/put", {"key": text(f"x{number}".encode()), "value": ""})
         with pytest.raises(Replaced):
             await store.get("a")
+        count = await asyncio.to_thread(stored, single)
+        with pytest.raises(Replaced, match="mark"):
+            await idle.transact([Expect("b", 0)], [Put("b", b"")])
+        assert await asyncio.to_thread(stored, single) == count
     async with opened(single.endpoints, "wiped") as store:
         assert await store.get("a") is None
 
@@ -398,6 +409,8 @@ async def test_an_etcd_restored_from_an_old_snapshot_is_refused(single: Etcd, sa
         await asyncio.to_thread(single.start)
         with pytest.raises(Replaced, match="revision" if same_cluster_id else "cluster id"):
             await store.get("a")
+        for number in range(10):  # its revision overtakes the old one
+            single.post(member, "kv/put", {"key": text(f"x{number}".encode()), "value": ""})
         with pytest.raises(Replaced):
             await store.transact((), [Put("a", b"3")])
     async with opened(single.endpoints, "restored") as store:
@@ -407,19 +420,25 @@ async def test_an_etcd_restored_from_an_old_snapshot_is_refused(single: Etcd, sa
 
 
 async def test_an_endpoint_of_another_etcd_is_passed_over(trio: Etcd) -> None:
-    """One wrong address in the spec neither stops us nor gets a single write."""
-    wrong = shared(1)
-    async with opened((trio.members[0].endpoint, wrong.endpoints[0]), "astray") as store:
+    """One wrong address in the spec neither stops us nor gets a single write; with nothing else left it is named."""
+    wrong, first, second = shared(1), *trio.members[:2]
+    async with opened((first.endpoint, wrong.endpoints[0], second.endpoint), "astray") as store:
         await store.transact((), [Put("a", b"1")])
-        trio.members[0].kill()
-        await asyncio.sleep(0.1)  # its end reaches us
-        with pytest.raises(Replaced, match="cluster id"):
-            await store.transact((), [Put("a", b"2")])
-        trio.members[0].start()
-        await asyncio.to_thread(trio.await_leader)
-        assert (await patiently(store.transact, (), [Put("a", b"3")])).committed
-    found = wrong.post(wrong.members[0], "kv/range", {"key": text(b"understudy/astray/facts/a")})
-    assert "kvs" not in found
+        for member in (first, second):
+            member.kill()
+            await asyncio.sleep(0.1)  # its end reaches us
+            assert (await patiently(store.transact, (), [Put("a", b"2")])).committed
+            assert (await patiently(store.get, "a")).value == b"2"
+            member.start()
+            await asyncio.to_thread(trio.await_leader)
+        for member in trio.members:
+            member.kill()
+        await asyncio.sleep(0.1)
+        for call in (store.transact((), [Put("a", b"3")]), store.get("a")):
+            with pytest.raises(Replaced, match="cluster id"):
+                await call
+    found = wrong.post(wrong.members[0], "kv/range", {"key": text(b"understudy/astray/"), "range_end": text(b"v")})
+    assert not any("astray" in b64decode(entry["key"]).decode() for entry in found.get("kvs", []))
 
 
 async def test_what_is_no_etcd_is_told_in_a_sentence() -> None:
@@ -467,7 +486,11 @@ async def test_log_in_and_again_when_the_token_has_run_out() -> None:
         etcd.ctl("auth", "enable")
         password = ["first"]
         login = Login("agent", lambda: password[0])
-        async with opened(etcd.endpoints, "shop", login=login) as store:
+        async with (
+            opened(etcd.endpoints, "shop", login=login) as store,
+            opened(etcd.endpoints, "shop", login=login) as idle,
+        ):
+            await idle.transact((), [Put("a", b"")])
             await asyncio.gather(*(store.transact((), [Put(f"k/{n}", b"")]) for n in range(20)))
             base = (await store.list("")).revision
             reader = Reader(store, base)
@@ -479,13 +502,16 @@ async def test_log_in_and_again_when_the_token_has_run_out() -> None:
             assert [change.value for change in reader.changes] == [b"0", b"1", b"2"]
             reading.cancel()
             await asyncio.wait([reading])
+            token = idle._client.wire._token
+            assert (await idle.transact((), [Put("a", b"")])).committed
+            assert idle._client.wire._token != token, "the token did not run out"
         password[0] = "wrong"
         async with opened(etcd.endpoints, "shop", login=login) as store:
             with pytest.raises(StoreFault, match="check the user and the password") as caught:
                 await store.get("a")
             assert "wrong" not in str(caught.value)
             password[0] = "first"
-            assert await store.get("a") is None
+            assert await store.get("none") is None
         async with opened(etcd.endpoints, "shop") as store:
             with pytest.raises(StoreFault, match="name a user"):
                 await store.transact((), [Put("a", b"")])
