@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import cast
 
 from understudy.core.health import fresh
+from understudy.core.lineage import contains
 from understudy.core.record import ClusterRecord, Duty, DutyKind
 from understudy.core.report import ClusterView, NodeReport, Running, streams
 from understudy.core.text import Name
@@ -29,12 +30,19 @@ def ruined(report: NodeReport | None) -> bool:
     return report is not None and (report.empty or report.less_data or report.needs_rebuild)
 
 
+def astray(report: NodeReport | None, primary: NodeReport | None) -> bool:
+    """Whether it has something that the primary never had, so that it cannot simply follow."""
+    mine, its = report.position if report else None, primary.position if primary else None
+    return mine is not None and its is not None and mine.branches != its.branches and not contains(its, mine)
+
+
 def under(view: ClusterView, record: ClusterRecord, name: Name, primary: Name) -> Duty:
     """The duty of a node beside a new primary."""
     report = view.report(name)
     if ruined(report):
         return Duty(name, DutyKind.REBUILD, primary)
     fenced = name == record.previous or (report is not None and (report.closed_epoch > 0 or report.identity is None))
+    fenced = fenced or astray(report, view.report(primary))
     return Duty(name, DutyKind.REJOIN if fenced else DutyKind.STANDBY, primary)
 
 
@@ -67,6 +75,9 @@ def _next_duty(view: ClusterView, record: ClusterRecord, name: Name, primary: Na
     rebuilding = duty.kind is DutyKind.REBUILD
     if ruined(report) and not rebuilding:
         return Duty(name, DutyKind.REBUILD, primary)
+    ours = report.identity == record.identity
+    if ours and duty.kind is DutyKind.STANDBY and not following and astray(report, view.report(primary)):
+        return Duty(name, DutyKind.REJOIN, primary)
     back = following and (not rebuilding or report.rebuilt >= duty.since)
     return Duty(name, DutyKind.STANDBY, primary) if back else duty
 

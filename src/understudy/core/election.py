@@ -85,14 +85,16 @@ def enough_known(view: ClusterView, record: ClusterRecord) -> bool:
     known, old = still(view, record), closed_old(view, record)
     if view.service.durability.zero_loss and not record.accept_loss:
         placed = frozenset(name for name, report in known.items() if report.position is not None)
-        return quorum.revoked(record.sync, placed) or (old is not None and whole(old) and _patient(view, record))
+        known_enough = quorum.revoked(record.sync, placed) or (old is not None and whole(old))
+        return known_enough and _patient(view, record)
     return bool(known) and _patient(view, record)
 
 
 def _patient(view: ClusterView, record: ClusterRecord) -> bool:
     """Whether everybody fit who is heard has been waited for, or for long enough: who comes later may be better."""
     known = still(view, record)
-    waiting = any(name not in known and not unfit(view, record, name) for name in heard(view))
+    others = (name for name in heard(view) if name != record.previous)
+    waiting = any(name not in known and not unfit(view, record, name) for name in others)
     return not waiting or view.phase_age_ms >= view.service.timers.elect_ms
 
 

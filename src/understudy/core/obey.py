@@ -29,7 +29,7 @@ from understudy.core.actions import (
 from understudy.core.clock import Now
 from understudy.core.cluster import Timers
 from understudy.core.record import ClusterRecord, Duty, DutyKind, Ground, Phase, wanted_sync
-from understudy.core.report import NodeReport, OwnLease, Promise, Running
+from understudy.core.report import NodeReport, OwnLease, Promise, Running, streams
 from understudy.core.text import Name
 
 _NOTHING: tuple[Action, ...] = ()
@@ -121,7 +121,7 @@ def _rejoin(case: _Case) -> tuple[Action, ...]:
     report, source = case.report, _source(case)
     if _may_write(report):
         return (Close(*case.common),)
-    done = report.streaming_from == source and not report.closed_epoch
+    done = streams(report, source) and not report.closed_epoch
     if done or report.needs_rebuild or report.less_data or report.empty:
         return _NOTHING
     return (Rejoin(*case.patient, source),)
