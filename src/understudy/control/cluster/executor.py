@@ -22,13 +22,14 @@ from understudy.core.actions import (
     Promote,
     Rebuild,
     Rejoin,
+    Start,
     StopGracefully,
 )
 from understudy.core.clock import Now
 from understudy.core.clusters import obey
 from understudy.core.errors import Refused
 from understudy.core.record import ClusterRecord
-from understudy.core.report import Running
+from understudy.core.report import OwnLease, Running
 from understudy.drivers.base import NeedsRebuild
 
 
@@ -83,6 +84,8 @@ class Executor:
             self._end(now_s, f"{_words(action)} is of epoch {action.epoch}, and {state.wanted.epoch} is known here")
             return
         state.generation += 1
+        if isinstance(action, Start | Follow | Rejoin | Rebuild):
+            state.lease = OwnLease()  # what is started has a new guard, which holds no deadline yet
         self.lane.start(self._perform(action, record.serial), now_s + action.deadline_ms / 1000)
 
     async def _perform(self, action: Action, serial: int) -> bool:
