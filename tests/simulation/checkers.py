@@ -119,10 +119,12 @@ class Checker:
 
     def stored(self, record: ClusterRecord) -> None:
         """A record took effect in the store."""
-        before, self.record = self.record, record
+        before = self.record
+        if before is None or before.identity != record.identity or record.epoch >= before.epoch:
+            self.record = record
         if before is not None and before.identity == record.identity:
-            if (record.epoch, record.serial) <= (before.epoch, before.serial):
-                self.fail("I4", f"a record of epoch {record.epoch}, serial {record.serial} was stored over a newer one")
+            if record.epoch < before.epoch and record.phase is Phase.PROMOTING:
+                self.fail("I4", f"epoch {record.epoch} was used again after {before.epoch}")
             if record.epoch > before.epoch and record.phase is Phase.FENCING:
                 self._fenced(before, record)
             if record.request and record.request.by == "failback" and before.phase is Phase.STEADY and (
@@ -184,10 +186,7 @@ class Checker:
     def _truth(self, engine: Engine) -> NodeTruth:
         is_open = engine.writable and engine.running is not Running.DEAD
         able = is_open and engine.answers and not engine.host.disk_failing_s
-        if able and engine.sync.acks:
-            able = sum(
-                1 for name, link in engine.links.items() if name in engine.sync.voters and link.standby.streaming
-            ) >= engine.sync.acks
+        able = able and engine.voters_heard >= engine.sync.acks
         return NodeTruth(engine.name, engine.promoted_epoch, able, is_open, self.closed(engine.name))
 
     # The end.

@@ -202,12 +202,20 @@ class Engine:
         return min(known) if known else None
 
     @property
+    def voters_heard(self) -> int:
+        """How many voters would acknowledge a write now."""
+        return sum(1 for name, link in self.links.items() if name in self.sync.voters and link.standby.hears(self, link.token))
+
+    def hears(self, source: "Engine", token: int) -> bool:
+        """Whether this standby would answer what that source sends over that connection."""
+        return self._token == token and self.source == source.name and self.answers and self.streaming
+
+    @property
     def starved(self) -> bool:
         """Whether writes are executed and not acknowledged."""
         if not self.promoted_epoch or not self.sync.acks:
             return False
-        able = sum(1 for name, link in self.links.items() if name in self.sync.voters and link.standby.streaming)
-        return able < self.sync.acks or bool(self.waiting and self.now_s - self.waiting[0][3] > 0.3)
+        return self.voters_heard < self.sync.acks or bool(self.waiting and self.now_s - self.waiting[0][3] > 0.3)
 
     @property
     def covered(self) -> bool:
