@@ -39,5 +39,14 @@ bench-http: setup       ## ours beside HAProxy, nginx and Envoy, with a server k
 prove-guard: setup      ## every fault of the guard's proof RUNS times (as root all of them), and the worst margins
 	@$(PY) -m tests.guard.proof --runs $(RUNS)
 
+SEEDS ?= 1000
+FIRST_SEED ?= 1
+sim: .venv/.done        ## SEEDS simulated fault schedules from FIRST_SEED on; VERBOSE=1 prints what happened
+	@VERBOSE=$(VERBOSE) $(PY) -m tests.simulation $(SEEDS) $(FIRST_SEED)
+
+MOST_SEEDS ?= 2000
+sim-bugs: .venv/.done   ## how many seeds it takes to catch each planted bug
+	@$(PY) -m tests.simulation.planted $(MOST_SEEDS)
+
 clean:                  ## remove what setup made
 	rm -rf .venv

@@ -15,6 +15,7 @@ from understudy.core.cluster import Node
 from understudy.core.cluster_route import Route
 from understudy.core.errors import Fault
 from understudy.core.events import Event
+from understudy.core.record import Phase
 from understudy.core.text import Name
 from understudy.store.base import Delete, Expect, Outcome, Put
 
@@ -275,8 +276,12 @@ class Agent:
 
     def _own(self, site: Site) -> OwnNode:
         agent = self.process
-        driver = SimDriver(site.engine, agent, site.start, site.kill)
+        driver = SimDriver(site.engine, agent, site.start, site.kill, self._knows_pause)
         return OwnNode(site.node, driver, SiteFence(site, agent), SiteDisk(site, agent))
+
+    def _knows_pause(self) -> bool:
+        record = self.loop.record
+        return record is not None and record.phase is Phase.PAUSED
 
     def _wake(self) -> None:
         if not self._woken:

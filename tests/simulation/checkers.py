@@ -26,7 +26,6 @@ class _News:
     failovers: list[Failover] = field(default_factory=list)
     routed: list[Routed] = field(default_factory=list)
     destroyed: list[Destroyed] = field(default_factory=list)
-    acted: list[str] = field(default_factory=list)
     failbacks: int = 0
 
 
@@ -47,8 +46,8 @@ class Checker:
         self.able_since_s: float | None = None
         self.healthy: Callable[[Name], bool] = lambda _name: False
         """Whether a primary is up, takes writes, and is heard; set where a run promises to know."""
-        self.paused = False
-        """Every agent has read that it is paused."""
+        self.paused: Callable[[], bool] = lambda: False
+        """Whether the record says so."""
         self.acknowledged_writes: dict[int, tuple[Name, int]] = {}
         """Every write that must be in every later primary, and where and in which epoch it was acknowledged."""
         self.acks = 0
@@ -141,10 +140,10 @@ class Checker:
         """A router sent a write to an epoch."""
         self._fresh().routed.append(Routed(router, epoch, known_epoch))
 
-    def acted(self, action: str) -> None:
-        """An agent began an action."""
-        if self.paused:
-            self._fresh().acted.append(action)
+    def acted(self, action: str, *, paused: bool) -> None:
+        """An agent begins an action; `paused`: though it knows that it must not."""
+        if paused:
+            self.fail("I10", f"{action} was begun while paused")
 
     def touched(self) -> None:
         """Something about a node changed."""
@@ -175,8 +174,7 @@ class Checker:
             routed=tuple(news.routed),
             destroyed=tuple(news.destroyed),
             failbacks=news.failbacks,
-            paused=self.paused,
-            acted=tuple(news.acted),
+            paused=self.paused(),
             able_since_s=self.able_since_s,
         )
         self._memory, found = invariants.check(self._memory, world, self._bounds)

@@ -70,6 +70,7 @@ class Truth(Protocol):
     def draw_marker(self) -> int:
         """The id of an entry that no client wrote: below zero, and another each time."""
         ...
+    def acted(self, action: str, *, paused: bool) -> None: ...
     def noted(self, who: str, what: str, detail: str) -> None: ...
 
 
@@ -495,13 +496,22 @@ def _nothing() -> None:
 class SimDriver:
     """Fulfils the port `Driver` for one node, in the process of its agent."""
 
-    def __init__(self, engine: Engine, agent: Process, start: Callable[[], None], kill: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        agent: Process,
+        start: Callable[[], None],
+        kill: Callable[[], None],
+        paused: Callable[[], bool],
+    ) -> None:
         self._engine = engine
         self._agent = agent
         self._start = start
         """Start the engine below its guard."""
         self._kill = kill
         """Kill everything below the guard."""
+        self._paused = paused
+        """Whether the agent knows that the cluster is paused."""
 
     @property
     def capabilities(self) -> Capabilities:
@@ -540,6 +550,7 @@ class SimDriver:
 
     async def perform(self, action: Action) -> None:
         """Do it, to the end."""
+        self._engine.truth.acted(f"{_told(action)} on {self._engine.name}", paused=self._paused())
         await self._agent.effect()
         self._engine.truth.noted(self._engine.name, "do", _told(action))
         await self._do(action)

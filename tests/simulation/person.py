@@ -41,10 +41,12 @@ class Person:
         elif record is not None and record.phase is Phase.BLOCKED and record.blocked is not None:
             words = record.blocked.command.split()
             sworn = words[words.index("--sworn-dead") + 1] if "--sworn-dead" in words else None
+            if sworn in world.sites:
+                world.power_cycle(world.sites[Name(sworn)].node.host)
             self.asks(
                 RequestKind.FAILOVER,
                 None,
                 accept_loss="--accept-loss" in words,
-                sworn=Name(sworn) if sworn and sworn != "NODE" else None,
+                sworn=Name(sworn) if sworn in world.sites else None,
             )
         world.scheduler.later(LOOKS_EVERY_S, self._look)

@@ -87,15 +87,15 @@ def _cores(seeds: int) -> int:
 def _results(seeds: range, *, verbose: bool) -> Iterator[Result]:
     cores = _cores(len(seeds))
     if cores == 1 or verbose:
-        _quiet()
+        prepare()
         for seed in seeds:
             yield run_seed(seed, keep_transcript=verbose)
         return
-    with multiprocessing.get_context("fork").Pool(cores, _quiet) as pool:
+    with multiprocessing.get_context("fork").Pool(cores, prepare) as pool:
         yield from pool.imap(run_seed, seeds, chunksize=AT_ONCE)
 
 
-def _quiet() -> None:
+def prepare() -> None:
     """No log, and no collecting of garbage in the middle of a run: a world is small, and gone after its seed."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     gc.freeze()

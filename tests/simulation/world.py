@@ -32,6 +32,7 @@ from understudy.core.report import NodeReport
 from understudy.core.text import Name
 from understudy.store.base import Delete, Put
 
+POWER_CYCLE_S = 10.0
 RESTART_S = 1.0
 """After what time an agent that died is started again, at least."""
 
@@ -53,6 +54,7 @@ class World:
         self.sites: dict[Name, Site] = {}
         self._build_sites()
         self.checker.closed = lambda name: self.sites[name].facts.closed_epoch > 0
+        self.checker.paused = lambda: self.paused
         self.checker.healthy = lambda _name: plan.observers_only
         self.store.committed.append(self._committed)
         self.network.changed.append(self._shake)
@@ -215,6 +217,11 @@ class World:
             host.boot()
             self.note(host.name, "host", "boots")
             self._start_host(host.name)
+
+    def power_cycle(self, name: str) -> None:
+        """Turn a machine off, for certain, and on again later."""
+        self._crash(self.hosts[name])
+        self.scheduler.later(POWER_CYCLE_S, self._boot, self.hosts[name])
 
     def _do_host_freeze(self, host: Host, fault: Fault) -> None:
         host.freeze()
