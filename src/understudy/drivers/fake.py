@@ -321,14 +321,14 @@ class FakeEngine:
             return
         if self.disk_stalled:
             raise DriverFault(f"{self.name} does not start, because its disk does not answer.")
-        self.running = Running.STARTING
+        if self.running is Running.DEAD:
+            self.running = Running.STARTING
+            self._later(self._pace.start_s, self._recovered)  # whether anybody waits for it or not
         incarnation = self.incarnation
-        await self._world.sleep(self._pace.start_s)
+        while self.running is Running.STARTING:
+            await self._world.sleep(self._pace.start_s)
         if incarnation != self.incarnation:
             raise DriverFault(f"{self.name} died while it started.")
-        self.running = Running.UP
-        self._engines.network_changed()
-        self.tell()
 
     async def close(self) -> None:
         """Kill and verify."""
@@ -474,6 +474,11 @@ class FakeEngine:
     def _later(self, delay_s: float, call: Callable[[], None]) -> None:
         incarnation = self.incarnation
         self._world.later(delay_s, lambda: self._when_awake(call) if incarnation == self.incarnation else None)
+
+    def _recovered(self) -> None:
+        self.running = Running.UP
+        self._engines.network_changed()
+        self.tell()
 
     def _end(self) -> None:
         self.cut_waits()

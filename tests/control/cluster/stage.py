@@ -1,9 +1,11 @@
 """A stage for the cluster loop's tests: three hosts with fake engines, one store, and time that only jumps."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from tests.control.cluster.mortal import Doom, MortalDisk, MortalDriver, MortalFence, MortalStore
 
 from understudy.control import keys
 from understudy.control.cluster.loop import ClusterLoop
@@ -17,6 +19,7 @@ from understudy.core.codec import decode, encode
 from understudy.core.errors import Fault
 from understudy.core.events import Event
 from understudy.core.record import ClusterRecord, Phase, Request, RequestKind
+from understudy.core.report import NodeReport
 from understudy.core.text import Name
 from understudy.drivers.fake import (
     POSTGRES,
@@ -71,12 +74,13 @@ class LoopClock:
 class Chronicle:
     """Fulfils the port `Chronicle` over the store, and keeps the events."""
 
-    store: MemoryStore
+    store: MortalStore
     told: list[Event] = field(default_factory=list)
 
     async def commit(
         self, expects: Sequence[Expect], changes: Sequence[Put | Delete], events: Iterable[Event], *, wall_s: float
     ) -> Outcome:
+        del wall_s
         outcome = await self.store.transact(expects, changes)
         if outcome.committed:
             self.told.extend(events)
@@ -168,6 +172,7 @@ class Router:
     host: Name
 
     async def follow(self, cluster: Name, route: Route) -> None:
+        assert cluster == ORDERS
         self.stage.routes[self.host] = route
 
 
@@ -183,9 +188,11 @@ class Stage:
         self.engines = FakeEngines(nodes, flavour, self.world)
         self.engines.on_ack = lambda engine, write: self.acked.append((engine.name, write))
         self.store = MemoryStore()
+        self.doom = Doom(self, 0)
         self.disks = {node.name: MemoryDisk() for node in nodes}
-        boot_s = lambda: LoopClock().now().boot_s  # noqa: E731
-        self.fences = {node.name: FakeFence(self.engines[node.name], self.world, boot_s) for node in nodes}
+        self.fences = {
+            engine.name: FakeFence(engine, self.world, lambda: LoopClock().now().boot_s) for engine in self.engines
+        }
         self.agents: dict[Name, Agent] = {}
         self.routes: dict[Name, Route] = {}
         self.acked: list[tuple[Name, Write]] = []
@@ -193,11 +200,16 @@ class Stage:
         self.ticks = 0
         self.written = 0
 
-    def store_of(self, host: Name) -> MemoryStore:
-        return self.store
+    def store_of(self, host: Name) -> MortalStore:
+        return MortalStore(self.doom, host)
 
     def own(self, node: Node) -> OwnNode:
-        return OwnNode(node, FakeDriver(self.engines, node.name), self.fences[node.name], self.disks[node.name])
+        return OwnNode(
+            node,
+            MortalDriver(self.doom, node.host, FakeDriver(self.engines, node.name)),
+            MortalFence(self.doom, node.host, self.fences[node.name]),
+            MortalDisk(self.doom, node.host, self.disks[node.name]),
+        )
 
     def start(self, *hosts: Name) -> None:
         for host in hosts or {node.host: None for node in self.service.nodes}:
@@ -261,9 +273,53 @@ class Stage:
     def outage(self, *, away: bool) -> None:
         self.store.set_trouble(Trouble.AWAY if away else Trouble.NONE)
 
+    def decoded(self, name: Name) -> NodeReport | None:
+        """What stands in the store about a node."""
+        item = self.store._items.get(keys.cluster_report(ORDERS, name))
+        return decode(NodeReport, item.value) if item else None
+
     def end(self) -> None:
         for agent in self.agents.values():
             agent.die()
 
 
 LOSSY = Durability(max_loss_bytes=1_000_000, acks=0)
+
+
+def play(scene: Callable[[Stage], Coroutine[Any, Any, None]], *args, **words) -> None:
+    """Run a scene in jumping time."""
+    loop = JumpingLoop()
+
+    async def run() -> None:
+        stage = Stage(*args, **words)
+        try:
+            await scene(stage)
+        finally:
+            stage.end()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+    try:
+        loop.run_until_complete(run())
+    finally:
+        loop.close()
+
+
+def all_stream(stage: Stage) -> bool:
+    """Everybody but the primary hears it."""
+    primary = stage.primary()
+    links = [engine.link for engine in stage.engines if engine is not primary]
+    return all(link is not None and link.alive and link.source is primary for link in links)
+
+
+async def born(stage: Stage) -> None:
+    """A cluster of three, steady and written to."""
+    stage.start()
+    await well(stage)
+    await stage.until(lambda: len(stage.acked) > 20)
+
+
+async def well(stage: Stage, within_s: float = 60.0) -> None:
+    """Until it is steady, takes writes and has everybody streaming."""
+    await stage.steady(within_s)
+    await stage.until(lambda: all_stream(stage), within_s)

@@ -57,7 +57,8 @@ class ClusterLoop:
         self._primary = LeaseReader(self._mirror, cluster_primary(name))
         self._keepers = tuple(_Keeper(ports, own, self._mirror, self._primary) for own in ports.own)
         self._routing = _Routing(ports, self._mirror)
-        self._told = ""
+        self.refused = ""
+        """Why this agent decides and writes nothing about the cluster; empty when it may."""
         self.steward = Steward(ports, self._mirror, self._record, self._primary)
 
     def start(self) -> None:
@@ -74,7 +75,7 @@ class ClusterLoop:
     def tick(self) -> float:
         """Do all that is due. When to be called again, by the boot clock in seconds."""
         now = self._ports.clock.now()
-        self._record.read()
+        self._record.read(self._foreign)
         record = self._record.newest
         refused = self._refused()
         wake_s = inf
@@ -102,18 +103,22 @@ class ClusterLoop:
 
     def _refused(self) -> str:
         """Why we must not decide about what is in the store; told once each time that it changes."""
-        record, name = self._record.current, self._ports.service.name
+        name = self._ports.service.name
         reason = self._record.refused or self._primary.fault or self.steward.fault
-        for keeper in self._keepers:
-            own = keeper.state.facts.identity
-            if record is not None and own is not None and own != record.identity and not keeper.yields(record):
-                reason = f"the record of {name} is another cluster's: {keeper.state.name} belongs to {own}, not to it"
-        if reason and reason != self._told:
+        if reason and reason != self.refused:
             structlog.get_logger().warning(
                 f"Nothing is decided or written about {name}, because {reason}; put a backup of the store in place.",
             )
-        self._told = reason
+        self.refused = reason
         return reason
+
+    def _foreign(self, record: ClusterRecord) -> str:
+        """Why a record is not our cluster's; empty when it is, or when a person agreed that our data is put aside."""
+        for keeper in self._keepers:
+            own = keeper.state.facts.identity
+            if own not in {None, record.identity} and not keeper.yields(record):
+                return f"it is of the cluster {record.identity}, and {keeper.state.name} belongs to {own}"
+        return ""
 
     def _changed(self, before: Sight | None, sight: Sight) -> None:
         """Something came from the store: is it worth a tick? What only says "still so" is not."""

@@ -73,15 +73,12 @@ class RecordReader:
         """The entry as it stands."""
         return self._reader.sight()
 
-    def read(self) -> None:
-        """Take in what stands there now."""
+    def read(self, foreign: Callable[[ClusterRecord], str]) -> None:
+        """Take in what stands there now; `foreign` says why a record is another cluster's, or nothing."""
         record, before = self._reader.value(), self.current
         self.refused = self._reader.refused
-        if record is not None and record.cluster != self._cluster:
-            self.refused = (
-                f"{self.sight().key}: it is the record of the cluster {record.cluster}; put the right one back"
-            )
-            record = None
+        if record is not None and (why := self._why_not(record, foreign)):
+            self.refused, record = f"{self.sight().key} cannot be used: {why}", None
         if record is before:
             return
         self.current = record
@@ -89,3 +86,8 @@ class RecordReader:
             self.phase_since_s = self.sight().since_s
         if record is not None:
             self.newest = record
+
+    def _why_not(self, record: ClusterRecord, foreign: Callable[[ClusterRecord], str]) -> str:
+        if record.cluster != self._cluster:
+            return f"it is the record of {record.cluster}"
+        return foreign(record) if record is not self.current else ""
