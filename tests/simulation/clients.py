@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 DIRECT_SHARE = 0.3
+RESTS_S = 40.0
 
 
 class Clients:
@@ -17,12 +18,21 @@ class Clients:
         self._world = world
         self._random = world.random
         self._number = 0
+        self._left = 50
+        """How many writes are left in this burst."""
         self.last_routed_s = 0.0
         """When a write through a router was last acknowledged."""
         self._next()
 
     def _next(self) -> None:
-        self._world.scheduler.later(self._world.plan.write_every_s * (0.5 + self._random.random()), self._write)
+        """Writes come in bursts, with rests between them in which nothing changes."""
+        self._left -= 1
+        if self._left > 0:
+            wait_s = self._world.plan.write_every_s * (0.5 + self._random.random())
+        else:
+            self._left = self._random.randint(5, 30)
+            wait_s = RESTS_S * self._random.random()
+        self._world.scheduler.later(wait_s, self._write)
 
     def _write(self) -> None:
         self._number += 1

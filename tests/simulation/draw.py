@@ -10,7 +10,7 @@ from understudy.core.model import FailoverMode
 from understudy.core.text import Name
 
 CLUSTER = Name("shop")
-LEASES_MS = (2000, 3000, 4000, 4000, 6000, 8000, 10_000, 12_000, 15_000, 15_000)
+LEASES_MS = (2000, 3000, 4000, 6000, 8000, 10_000, 12_000, 15_000, 15_000, 15_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +100,15 @@ def _service(random: Random, rules: Rules, count: int) -> ClusterService:
 
 def _timers(random: Random) -> Timers:
     lease_ms = random.choice(LEASES_MS)
+    renew, timeout, margin = random.choice(((0.3, 0.2, 0.25), (0.3, 0.2, 0.25), (0.25, 0.25, 0.25)))
     return Timers(
         lease_ms=lease_ms,
-        renew_ms=lease_ms // 4,
-        timeout_ms=lease_ms // 4,
-        margin_ms=lease_ms // 4,
+        renew_ms=int(lease_ms * renew),
+        timeout_ms=int(lease_ms * timeout),
+        margin_ms=int(lease_ms * margin),
         confirm_ms=lease_ms // 10,
         hang_ms=lease_ms // 2,
-        report_ms=lease_ms // 10,
+        report_ms=lease_ms // random.choice((6, 6, 10)),
         link_silent_ms=lease_ms // 4,
         drop_ms=lease_ms,
         elector_drop_ms=lease_ms * random.choice((2, 6)),

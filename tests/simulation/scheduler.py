@@ -24,7 +24,8 @@ class Scheduler:
         self.now_s = 0.0
         self.steps = 0
         self._heap: list[tuple[float, int, Call, tuple[Any, ...]]] = []
-        self._ready: deque[tuple[Call, tuple[Any, ...]]] = deque()
+        self.ready: deque[tuple[Call, tuple[Any, ...]]] = deque()
+        """What is due in this moment, in its order."""
         self._made = 0
         self._stopped = False
 
@@ -39,7 +40,7 @@ class Scheduler:
 
     def soon(self, call: Call, *args: Any) -> None:
         """Run the call in this very moment, after everything that is already due."""
-        self._ready.append((call, args))
+        self.ready.append((call, args))
 
     def stop(self) -> None:
         """End `run` after the present step."""
@@ -47,7 +48,7 @@ class Scheduler:
 
     def run(self, until_s: float) -> None:
         """Jump from event to event until that time."""
-        heap, ready = self._heap, self._ready
+        heap, ready = self._heap, self.ready
         still = 0
         while not self._stopped:
             if ready:
@@ -118,10 +119,6 @@ class _Handle:
     def when(self) -> float:
         return self._when
 
-    def run(self) -> None:
-        if not self._cancelled:
-            self._context.run(self.call, *self._args)
-
 
 class Loop(asyncio.AbstractEventLoop):
     """The asyncio loop of one process: its time is the boot clock of the host; it stops and dies with the process."""
@@ -134,13 +131,14 @@ class Loop(asyncio.AbstractEventLoop):
         self._do = do
         """Runs a call in the process: at once, when it goes on after a stop, or never."""
         self._fault = fault
+        self._soon = scheduler.ready.append
 
     def time(self) -> float:
         return self._clock.boot_s()
 
     def call_soon(self, callback: Call, *args: Any, context: Context | None = None) -> _Handle:  # type: ignore[override]
         handle = _Handle(callback, args, context, 0.0)
-        self._scheduler.soon(self._do, self._run, handle)
+        self._soon((self._do, (self._run, handle)))
         return handle
 
     def call_at(self, when: float, callback: Call, *args: Any, context: Context | None = None) -> _Handle:  # type: ignore[override]
@@ -152,9 +150,11 @@ class Loop(asyncio.AbstractEventLoop):
         return self.call_at(self._clock.boot_s() + delay, callback, *args, context=context)
 
     def _run(self, handle: _Handle) -> None:
+        if handle._cancelled:
+            return
         events._set_running_loop(self)
         try:
-            handle.run()
+            handle._context.run(handle.call, *handle._args)
         finally:
             events._set_running_loop(None)
 
