@@ -4,7 +4,6 @@ A driver joins with a `Bench`: three nodes of one cluster on an empty disk each,
 """
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -93,7 +92,7 @@ class Hand:
 
     async def until(self, name: Name, condition) -> Observation:
         async with asyncio.timeout(PATIENCE_S):
-            while not condition(seen := await self.see(name)):
+            while not condition(seen := await self.see(name)):  # noqa: ASYNC110  engines are looked at, they do not tell all
                 await asyncio.sleep(0.002)
         return seen
 
@@ -115,8 +114,8 @@ class Hand:
 
 
 @pytest.fixture(params=[POSTGRES, REDIS, MARIADB], ids=lambda flavour: flavour.name)
-async def hand(request) -> AsyncIterator[Hand]:
-    yield Hand(FakeBench(request.param))
+async def hand(request) -> Hand:
+    return Hand(FakeBench(request.param))
 
 
 async def test_empty(hand: Hand) -> None:
@@ -143,7 +142,7 @@ async def test_start_is_non_writable(hand: Hand) -> None:
 
 
 async def test_standbys_get_everything(hand: Hand) -> None:
-    """What is acknowledged reaches the standbys, whose position then contains the primary's, on a link that is fresh."""
+    """What is acknowledged reaches the standbys, whose position then contains the primary's, on a fresh link."""
     await hand.cluster()
     assert await hand.bench.write(A, "w1")
     here = (await hand.see(A)).position
@@ -176,9 +175,9 @@ async def test_every_action_twice(hand: Hand) -> None:
 async def test_sync_quorum(hand: Hand) -> None:
     """In zero-loss mode nothing is acknowledged without enough standbys; with one of two it goes on."""
     if not hand.zero_loss:
+        await hand.do(Bootstrap, A)
+        await hand.do(Start, A)
         with pytest.raises(Refused):
-            await hand.do(Bootstrap, A)
-            await hand.do(Start, A)
             await hand.do(Promote, A, sync=ANY_ONE)
         return
     await hand.cluster()

@@ -6,6 +6,7 @@ RULES
 3. An order of a higher epoch ends an action of a lower one where it is; every action can stand that (core/actions.py).
 """
 
+from functools import partial
 from math import inf
 from operator import is_
 from typing import Any
@@ -55,7 +56,8 @@ class Executor:
         if lane.busy and record is not None and self._action is not None and record.epoch > self._action.epoch:
             lane.give_up()
             self._end(now.boot_s, f"{_words(self._action)} was given up for epoch {record.epoch}")
-        if lane.busy or record is None or self._state.looked != self._state.generation:
+        state = self._state
+        if lane.busy or record is None or not state.recalled or state.looked != state.generation:
             return lane.deadline_s
         return self._next(now, record)
 
@@ -86,7 +88,7 @@ class Executor:
         state.generation += 1
         if isinstance(action, Start | Follow | Rejoin | Rebuild):
             state.lease = OwnLease()  # what is started has a new guard, which holds no deadline yet
-        self.lane.start(self._perform(action, record.serial), now_s + action.deadline_ms / 1000)
+        self.lane.start(partial(self._perform, action, record.serial), now_s + action.deadline_ms / 1000)
 
     async def _perform(self, action: Action, serial: int) -> bool:
         state, failure = self._state, ""
@@ -123,6 +125,7 @@ class Executor:
         alive = report is not None and report.running is Running.UP
         if moves or (isinstance(action, Follow) and alive):
             marks["reached"] = None  # it may rightly have less afterwards
+            marks["moves"] = facts.moves + 1
         return marks
 
 

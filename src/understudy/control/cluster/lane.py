@@ -1,7 +1,6 @@
 """A lane: one piece of work at a time, in the background, given up at its deadline. Knows nothing of the work."""
 
 from collections.abc import Callable, Coroutine
-from inspect import CORO_CREATED, getcoroutinestate
 from math import inf
 from typing import Any
 
@@ -11,26 +10,25 @@ from understudy.control.cluster.ports import Spawn, Work
 class Lane:
     """At most one piece of work, which puts down itself what it finds out, and says whether that is worth a tick."""
 
-    __slots__ = ("_inner", "_number", "_spawn", "_wake", "_wanted", "_work", "busy", "deadline_s")
+    __slots__ = ("_number", "_spawn", "_wake", "_wanted", "_work", "busy", "deadline_s")
 
     def __init__(self, spawn: Spawn, wake: Callable[[], None]) -> None:
         self._spawn = spawn
         self._wake = wake
         self._number = 0
         self._work: Work | None = None
-        self._inner: Coroutine[Any, Any, bool] | None = None
         self._wanted = False
         """Whether somebody waits for the lane."""
         self.busy = False
         self.deadline_s = inf
         """When the work is given up, by the boot clock; never, while there is none."""
 
-    def start(self, work: Coroutine[Any, Any, bool], deadline_s: float) -> None:
+    def start(self, work: Callable[[], Coroutine[Any, Any, bool]], deadline_s: float) -> None:
         """Begin; the lane must be free. The work returns whether a tick should come at once."""
         if self.busy:
             raise RuntimeError("the lane is busy")
         self._number += 1
-        self.busy, self.deadline_s, self._inner, self._wanted = True, deadline_s, work, False
+        self.busy, self.deadline_s, self._wanted = True, deadline_s, False
         spawned = self._spawn(self._run(work, self._number))
         self._work = spawned if self.busy else None
 
@@ -55,13 +53,11 @@ class Lane:
         self._number += 1
         if work is not None:
             work.cancel()
-        if self._inner is not None and getcoroutinestate(self._inner) == CORO_CREATED:
-            self._inner.close()  # it never had its turn
 
-    async def _run(self, work: Coroutine[Any, Any, bool], number: int) -> None:
+    async def _run(self, work: Callable[[], Coroutine[Any, Any, bool]], number: int) -> None:
         worth = True
         try:
-            worth = await work
+            worth = await work()
         finally:
             if number == self._number:
                 self.busy, self.deadline_s, self._work = False, inf, None

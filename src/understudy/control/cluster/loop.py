@@ -11,6 +11,7 @@ any time, early or twice, and does no harm.
 
 import asyncio
 from collections.abc import Coroutine
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -138,7 +139,7 @@ class _Keeper:
 
     def __init__(self, ports: Ports, own: OwnNode, mirror: Mirror, primary: LeaseReader) -> None:
         self.state = NodeState(own)
-        self.observer = Observer(ports, self.state)
+        self.observer = Observer(ports, mirror, self.state)
         self.reporter = Reporter(ports, mirror, self.state)
         self.tenure = Tenure(ports, mirror, self.state, primary)
         self.executor = Executor(ports, self.state)
@@ -199,11 +200,11 @@ class _Routing:
         self._say.expired(now_s)
         if self._wanted is not None and self._wanted != self._done and not self._follow.busy and now_s >= self._again_s:
             self._again_s = now_s + timers.report_ms / 1000
-            self._follow.start(self._bring(router, self._wanted), now_s + timers.route_ms / 1000)
+            self._follow.start(partial(self._bring, router, self._wanted), now_s + timers.route_ms / 1000)
         epoch = self._done.epoch if self._done else 0
         if not self._say.busy and self._mirror.ready and now_s >= self._say_s:
             self._say_s = next_beat_s(now_s, timers.renew_ms)
-            self._say.start(self._tell(epoch), now_s + timers.timeout_ms / 1000)
+            self._say.start(partial(self._tell, epoch), now_s + timers.timeout_ms / 1000)
         again_s = self._again_s if self._wanted != self._done and not self._follow.busy else inf
         say_s = self._say_s if self._mirror.ready else inf
         return min(self._follow.until(again_s, now_s), self._say.until(say_s, now_s))

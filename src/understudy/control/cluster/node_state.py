@@ -25,6 +25,8 @@ class NodeState:
         self.name = own.node.name
         self.loaded = False
         """Whether the facts are known: nothing is reported, obeyed or promised before."""
+        self.recalled = False
+        """Whether the last report of an earlier agent has been looked at: nothing is reported or obeyed before."""
         self.facts = NodeFacts()
         """What is on the disk for certain."""
         self.wanted = NodeFacts()

@@ -5,6 +5,7 @@ position in a frozen node's report is from after the freeze. Times that somethin
 """
 
 from dataclasses import replace
+from functools import partial
 
 from understudy.control.cluster.beats import beat
 from understudy.control.cluster.lane import Lane
@@ -31,8 +32,9 @@ def next_beat_s(now_s: float, period_ms: int) -> float:
 class Observer:
     """Keeps the report of one own node true."""
 
-    def __init__(self, ports: Ports, state: NodeState) -> None:
+    def __init__(self, ports: Ports, mirror: Mirror, state: NodeState) -> None:
         self._ports = ports
+        self._mirror = mirror
         self._state = state
         self._timers = ports.service.timers
         self.lane = Lane(ports.spawn, ports.wake)
@@ -41,7 +43,11 @@ class Observer:
         """Since when each thing fails."""
         self._last: Position | None = None
         """Where the running engine was last seen."""
+        self._blind = True
+        """Whether the last look began before the store was in sight."""
+        self._recalled = False
         self.due_s = 0.0
+        self._key = cluster_report(ports.service.name, state.name)
         state.own.driver.listen(self.look_now)
 
     def look_now(self) -> None:
@@ -59,11 +65,12 @@ class Observer:
         if not self.lane.busy and now_s >= self.next_s(now_s):
             self._began_s = now_s
             self.due_s = next_beat_s(now_s, self._period_ms())
-            self.lane.start(self._look(), now_s + self._timers.timeout_ms / 1000)
+            self.lane.start(self._look, now_s + self._timers.timeout_ms / 1000)
 
     def next_s(self, now_s: float) -> float:
-        """When to come again; at once, when something was done to the node since the last look."""
-        due_s = self.due_s if self._state.looked == self._state.generation else 0.0
+        """When to come again; at once, when something was done to the node, or the store came, since the last look."""
+        overtaken = self._state.looked != self._state.generation or (self._blind and self._mirror.ready)
+        due_s = 0.0 if overtaken else self.due_s
         return self.lane.until(due_s, now_s)
 
     def _period_ms(self) -> int:
@@ -73,10 +80,12 @@ class Observer:
 
     async def _look(self) -> bool:
         state, ports = self._state, self._ports
-        generation = state.generation
+        generation, self._blind = state.generation, not self._mirror.ready
         try:
             if not state.loaded:
                 await state.load(ports.clock.now().boot_s, self._timers.lease_over_ms / 1000)
+            if not self._blind:
+                await self._recall()
             facts = state.facts
             seen = await state.own.driver.observe()
             if generation == state.generation:
@@ -86,6 +95,21 @@ class Observer:
         if generation != state.generation or not state.loaded:
             return True
         return self._take(seen, facts, ports.clock.now().boot_s)
+
+    async def _recall(self) -> None:
+        """What an earlier agent reported last must still be there, unless something was begun since that moves it."""
+        if self._recalled:
+            return
+        facts, told = self._state.facts, _told(self._mirror.get(self._key).value)
+        if (
+            told is not None
+            and told.position is not None
+            and (told.identity, told.moves) == (facts.identity, facts.moves)
+        ):
+            further = facts.reached is None or contains(told.position, facts.reached)
+            if further and not facts.less_data and facts.identity is not None:
+                await self._state.remember(reached=told.position)
+        self._recalled = True
 
     async def _watch_for_less_data(self, seen: Observation) -> None:
         """Remember how far a stopped engine had come, and what it means when it comes back with less."""
@@ -105,6 +129,7 @@ class Observer:
         state.looked = state.generation
         if not state.loaded:
             return True
+        state.recalled = self._recalled
         now = state.facts
         facts = replace(facts, less_data=now.less_data, reached=now.reached, needs_rebuild=now.needs_rebuild)
         report = self._unseen(facts, now_s) if seen is None else self._seen(seen, facts, now_s)
@@ -143,6 +168,7 @@ class Observer:
             starved_ms=self._failing_ms("starved", seen.starved, now_s),
             disk_failing_ms=self._failing_ms("disk", seen.disk_fails, now_s),
             less_data=facts.less_data,
+            moves=facts.moves,
             had=facts.reached if facts.less_data or seen.position is None else None,
             needs_rebuild=facts.needs_rebuild,
             rebuilt=facts.rebuilt,
@@ -194,19 +220,21 @@ class Reporter:
         """Write when it is time; when to come again. `leading`: the node has the primary's part."""
         self.lane.expired(now_s)
         report = self._state.report
-        if report is None or not self._mirror.ready or self._state.looked != self._state.generation:
+        state = self._state
+        if report is None or not self._mirror.ready or not state.recalled or state.looked != state.generation:
             return self.lane.deadline_s
         due_s = self._due_s if report is self._written else self._again_s
         if now_s >= due_s and not self.lane.busy:
             due_s = self._due_s = next_beat_s(now_s, self._timers.report_ms if leading else self._timers.renew_ms)
-            self.lane.start(self._write(report), now_s + self._timers.timeout_ms / 1000)
+            self.lane.start(partial(self._write, report), now_s + self._timers.timeout_ms / 1000)
         return self.lane.until(due_s, now_s)
 
     async def _write(self, report: NodeReport) -> bool:
         """On condition that nobody has written since: a report that was held up on its way must not replace a newer."""
         sight = self._mirror.get(self._key)
         if not self._counter:
-            self._counter = _counter(sight.value)
+            told = _told(sight.value)
+            self._counter = told.counter if told is not None else 0
         self._counter += 1
         if self._encoded[0] is not report:
             self._encoded = (report, encode(report))
@@ -224,9 +252,9 @@ class Reporter:
         return True
 
 
-def _counter(data: bytes | None) -> int:
-    """Where an earlier agent of the node stopped counting."""
+def _told(data: bytes | None) -> NodeReport | None:
+    """What an earlier agent of the node said last."""
     try:
-        return decode(NodeReport, data).counter if data is not None else 0
+        return decode(NodeReport, data) if data is not None else None
     except Undecodable:
-        return 0
+        return None

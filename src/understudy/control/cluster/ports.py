@@ -55,6 +55,8 @@ class NodeFacts:
     needs_rebuild: bool = False
     reached: Position | None = None
     """The last position known when the engine stopped: what it must still have when it comes back."""
+    moves: int = 0
+    """How many deeds were begun here after which the node may rightly have less."""
     promised_epoch: int = 0
     """Above 0: a promise to a primary of this epoch may be outstanding. A new agent takes it for a whole one."""
 

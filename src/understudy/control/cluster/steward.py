@@ -10,6 +10,7 @@ RULES
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from functools import partial
 from math import inf
 
 from understudy.control.cluster.beats import RouterWord, content
@@ -115,7 +116,7 @@ class Steward:
     def _go_on(self, now: Now, refused: str) -> float:
         """The next thing to do; when to come again unless it was begun."""
         if self._behind:
-            self._lane.start(self._catch_up(), now.boot_s + self._timers.timeout_ms / 1000)
+            self._lane.start(self._catch_up, now.boot_s + self._timers.timeout_ms / 1000)
             return inf
         sight = self._lease.look()
         if sight is None:
@@ -154,7 +155,7 @@ class Steward:
         host, lease_ms = self._ports.host, self._timers.lease_ms
         if ours and sight.lease is not None:
             if refused or self._should_resign(now_s):
-                self._lane.start(self._resign(sight, now_s), now_s + self._timers.timeout_ms / 1000)
+                self._lane.start(partial(self._resign, sight, now_s), now_s + self._timers.timeout_ms / 1000)
                 return True
             claim = sight.resume(host, sight.lease.epoch, now_s) if now_s >= self._renew_s else None
         else:
@@ -164,7 +165,7 @@ class Steward:
         if claim is None:
             return False
         self._renew_s = next_beat_s(now_s, self._timers.renew_ms)
-        self._lane.start(self._claim(claim), now_s + self._timers.timeout_ms / 1000)
+        self._lane.start(partial(self._claim, claim), now_s + self._timers.timeout_ms / 1000)
         return True
 
     def _patience_s(self, sight: LeaseSight) -> float:
@@ -247,7 +248,7 @@ class Steward:
         self._calm_until_s = min(next_s, self._again_s)
         if decision.record is not view.record or decision.requests_done or decision.events:
             self._seen, self._stirred = (), True
-            work = self._persist(decision, view, steward, lease, now)
+            work = partial(self._persist, decision, view, steward, lease, now)
             self._lane.start(work, now.boot_s + self._timers.timeout_ms / 1000)
 
     def _inputs(self, now_s: float, lease: LeaseSight) -> tuple[tuple[object, ...], float]:
@@ -373,7 +374,7 @@ class Steward:
         elif not self._probe.busy and now_s >= self._probe_s:
             pause_s = self._timers.confirm_ms / 2000
             self._probe_s = now_s + pause_s
-            self._probe.start(self._ask(node), now_s + pause_s)
+            self._probe.start(partial(self._ask, node), now_s + pause_s)
 
     async def _ask(self, node: Node) -> bool:
         try:

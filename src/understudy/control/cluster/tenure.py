@@ -9,6 +9,7 @@ RULES
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 
 from understudy.control.cluster.lane import Lane
@@ -109,7 +110,7 @@ class Tenure:
             claim = Held(sight.key, lease, sight.revision, 0.0).renew(now_s)
             self._due_s = next_beat_s(now_s, self._timers.renew_ms)
             self._tried = self._state.generation
-            self._lane.start(self._renew(claim), now_s + self._timers.timeout_ms / 1000)
+            self._lane.start(partial(self._renew, claim), now_s + self._timers.timeout_ms / 1000)
         return self._lane.until(self._due_s, now_s)
 
     def bound(self, serial: int) -> int:
@@ -167,7 +168,7 @@ class Tenure:
         self._asked_until_s = now_s + 2 * self._timers.timeout_ms / 1000
         for node, lane in self._asking.items():
             if not lane.busy:
-                lane.start(self._ask_one(asked, node), now_s + self._timers.timeout_ms / 1000)
+                lane.start(partial(self._ask_one, asked, node), now_s + self._timers.timeout_ms / 1000)
 
     async def _ask_one(self, asked: _Round, node: Node) -> bool:
         try:
