@@ -1,6 +1,5 @@
 """The table is total, has no dead ends, and docs/fsm.md says what it says."""
 
-import os
 import random
 from pathlib import Path
 
@@ -72,10 +71,8 @@ def test_rows_of_a_phase_say_different_things():
 
 
 def test_the_page_is_what_the_rows_say():
-    """docs/fsm.md is written from the rows; REGENERATE=1 writes it anew."""
-    if os.environ.get("REGENERATE"):
-        PAGE.write_text(page())
-    assert page() == PAGE.read_text(), "docs/fsm.md is stale: run REGENERATE=1 pytest tests/core/test_fsm.py"
+    """docs/fsm.md is written from the rows."""
+    assert page() == PAGE.read_text(), "docs/fsm.md is stale: run `understudy fsm --write docs/fsm.md`"
 
 
 def test_the_table_prints_every_row():

@@ -4,7 +4,7 @@ from understudy.core.fsm import BY_PHASE, ROWS, Row, choices
 from understudy.core.record import Phase
 
 _INTRODUCTION = (
-    "Written from the rows of `core/fsm.py` by `REGENERATE=1 pytest tests/core/test_fsm.py`; do not edit. For every"
+    "Written from the rows of `core/fsm.py` by `understudy fsm --write docs/fsm.md`; do not edit. For every"
     " phase and every situation exactly one row matches; the test goes through all of them."
 )
 _EVERYWHERE = (
@@ -22,6 +22,20 @@ def table_text() -> str:
         "  ".join([*(cell.ljust(width) for cell, width in zip(line[:-1], widths, strict=True)), line[-1]])
         for line in lines
     )
+
+
+def as_data() -> list[dict[str, object]]:
+    """The rows as plain values, for programs."""
+    return [
+        {
+            "phase": str(row.phase),
+            "when": {name: sorted(str(one) for one in wanted) for name, wanted in row.when.items()},
+            "then": str(row.then),
+            "effects": [effect.value for effect in row.effects],
+            "sentence": row.sentence,
+        }
+        for row in ROWS
+    ]
 
 
 def diagram() -> str:
