@@ -3,7 +3,12 @@ PY := .venv/bin/python
 SPEC ?= examples/web.yaml
 STATE ?= .state
 
-.PHONY: up setup test lint types bench-http bench-cpu bench-reload bench-scale .bench clean
+RUNS ?= 200
+SEEDS ?= 1000
+FIRST_SEED ?= 1
+MOST_SEEDS ?= 2000
+
+.PHONY: up setup test lint types bench-http bench-cpu bench-reload bench-scale .bench prove-guard sim sim-bugs clean
 
 up: setup               ## set up what is missing and run the example in the foreground
 	@.venv/bin/understudy up $(SPEC) --state-dir $(STATE)
@@ -44,6 +49,15 @@ bench-scale: .bench     ## 1 000 services of 10 endpoints: applying, one weight,
 .bench: setup           # what the benches need on top
 	@./setup-host bench
 	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+
+prove-guard: setup      ## every fault of the guard's proof RUNS times (as root all of them), and the worst margins
+	@$(PY) -m tests.guard.proof --runs $(RUNS)
+
+sim: .venv/.done        ## SEEDS simulated fault schedules from FIRST_SEED on; VERBOSE=1 prints what happened
+	@VERBOSE=$(VERBOSE) $(PY) -m tests.simulation $(SEEDS) $(FIRST_SEED)
+
+sim-bugs: .venv/.done   ## how many seeds it takes to catch each planted bug
+	@$(PY) -m tests.simulation.planted $(MOST_SEEDS)
 
 clean:                  ## remove what setup made
 	rm -rf .venv

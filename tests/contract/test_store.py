@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from tests.store.etcd import shared
 
 from understudy.store.base import (
     MAX_CHANGES,
@@ -30,6 +31,7 @@ from understudy.store.base import (
     Store,
     StoreFault,
 )
+from understudy.store.etcd import EtcdSettings, EtcdStore
 from understudy.store.memory import MemoryStore
 from understudy.store.sqlite import SqliteStore
 
@@ -97,13 +99,41 @@ class Sqlite:
         shutil.rmtree(self._folder)
 
 
+class EtcdOfOne:
+    """The store in an etcd of one member."""
+
+    members = 1
+    _count = 0
+
+    async def open(self) -> Store:
+        EtcdOfOne._count += 1
+        return await EtcdStore.open(EtcdSettings(shared(self.members).endpoints, f"c{EtcdOfOne._count}", timeout_s=10))
+
+    async def compact(self, store: Store) -> None:  # noqa: ARG002  # all stores in one etcd share its history
+        await asyncio.to_thread(shared(self.members).compact)
+
+    def clean(self) -> None:
+        pass
+
+
+class EtcdOfThree(EtcdOfOne):
+    """The store in an etcd of three members."""
+
+    members = 3
+
+
 async def push_out(store: Store) -> None:
     """Write so much that nothing older is kept by a store that bounds its own history."""
     for _ in range(12_000 // MAX_CHANGES):
         await store.transact((), [Put(f"filler/{number}", b"") for number in range(MAX_CHANGES)])
 
 
-ADAPTERS: dict[str, Callable[[], Adapter]] = {"memory": Memory, "sqlite": Sqlite}
+ADAPTERS: dict[str, Callable[[], Adapter]] = {
+    "memory": Memory,
+    "sqlite": Sqlite,
+    "etcd": EtcdOfOne,
+    "etcd-3": EtcdOfThree,
+}
 
 
 @dataclass

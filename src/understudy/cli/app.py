@@ -76,6 +76,29 @@ def schema() -> None:
     print_json(spec_schema())
 
 
+@app.command(rich_help_panel="Seeing")
+def fsm(
+    write: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the page with the diagram, docs/fsm.md, instead.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the transition table of stateful clusters: every phase, when it ends, and why."""
+    from understudy.core.fsm_text import as_data, page, table_text
+
+    if write is not None:
+        try:
+            write.write_text(page(), encoding="utf-8")
+        except OSError as fault:
+            raise Refused(f"{write} cannot be written ({fault.strerror}): choose a file in a folder of yours") from None
+    elif as_json:
+        from understudy.cli.screen import print_json
+
+        print_json(as_data())
+    else:
+        typer.echo(table_text())
+
+
 @app.command(rich_help_panel="Changing")
 def plan(spec: SpecFile, as_json: AsJson = False, api: Api = HERE) -> None:
     """Show what applying this spec would change, and whether it needs a reload."""

@@ -10,6 +10,7 @@ JOURNAL_PAGES = "journal/page/"
 VERSIONS = "spec/version/"
 TEXTS = "spec/text/"
 IN_FORCE = "spec/in_force"
+CLUSTERS = "clusters/"
 
 _DIGITS = 16
 """Numbers have leading zeros, so that the order of keys is that of the numbers."""
@@ -43,3 +44,43 @@ def version(number: int) -> str:
 def version_text(number: int) -> str:
     """Of the text of a version of the spec."""
     return f"{TEXTS}{number:0{_DIGITS}}"
+
+
+def cluster(service: Name) -> str:
+    """What all keys of a stateful cluster begin with."""
+    return f"{CLUSTERS}{service}/"
+
+
+def cluster_record(service: Name) -> str:
+    """Of what is decided about a cluster."""
+    return f"{CLUSTERS}{service}/record"
+
+
+def cluster_steward(service: Name) -> str:
+    """Of the lease of whoever decides about a cluster."""
+    return f"{CLUSTERS}{service}/steward"
+
+
+def cluster_primary(service: Name) -> str:
+    """Of the lease of a cluster's primary."""
+    return f"{CLUSTERS}{service}/primary"
+
+
+def cluster_report(service: Name, node: Name) -> str:
+    """Of what a node's agent says of it."""
+    return f"{CLUSTERS}{service}/reports/{node}"
+
+
+def cluster_router(service: Name, host: Name) -> str:
+    """Of what a host's router says that it routes."""
+    return f"{CLUSTERS}{service}/routers/{host}"
+
+
+def cluster_commands(service: Name) -> str:
+    """What the keys of all wishes begin with that wait for a cluster's steward."""
+    return f"{CLUSTERS}{service}/commands/"
+
+
+def cluster_command(service: Name, number: int) -> str:
+    """Of one such wish."""
+    return f"{cluster_commands(service)}{number:0{_DIGITS}}"

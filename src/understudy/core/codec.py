@@ -75,11 +75,13 @@ def _same(value: Any) -> Any:
     return value
 
 
-def _make_plan(kind: Any) -> _Plan:
+def _make_plan(kind: Any) -> _Plan:  # noqa: PLR0911  # one return a kind of type
     """The plan of a type; TypeError when the codec has none, which is a mistake in the type."""
     origin = get_origin(kind)
     if origin is tuple:
         return _tuple_plan(get_args(kind))
+    if origin is frozenset:
+        return _frozenset_plan(get_args(kind)[0])
     if origin in (Union, UnionType):
         return _union_plan(get_args(kind))
     if kind in _SCALARS:
@@ -177,6 +179,15 @@ def _tuple_plan(members: tuple[Any, ...]) -> _Plan:
         return tuple(plan.read(each) for plan, each in zip(items, raw, strict=True))
 
     return _Plan(write, read)
+
+
+def _frozenset_plan(member: Any) -> _Plan:
+    """A set, as its sorted members, so that equal sets give equal bytes."""
+    item = _plan(member)
+    return _Plan(
+        lambda value: sorted(item.write(each) for each in value),
+        lambda raw: frozenset(item.read(each) for each in _read_list(raw)),
+    )
 
 
 def _read_list(raw: Any) -> list[Any]:

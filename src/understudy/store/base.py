@@ -5,21 +5,34 @@ revision at which it was last changed. A transaction compares entries' revisions
 keys at once. What every adapter must do alike is in tests/contract/test_store.py; the limits are etcd's defaults.
 """
 
+from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Protocol
 
 from understudy.core.errors import Fault
 
-MAX_CHANGES = 128
-"""Conditions, and changes, that one transaction may have."""
+MAX_CHANGES = 127
+"""Conditions, and changes, that one transaction may have: one less than etcd takes, whose adapter adds a condition."""
 
 MAX_VALUE_BYTES = 1024 * 1024
 """Of one value, and of all that one transaction writes together."""
 
 
 class StoreFault(Fault):
-    """The store did not answer or could not write; whether a transaction took effect may be unknown."""
+    """The store did not answer or could not write."""
+
+
+class OutcomeUnknown(StoreFault):
+    """The answer to a transaction was lost: it may have taken effect, or may yet do so."""
+
+
+class Replaced(StoreFault):
+    """What answers is another store, or an older state of the one we knew (wiped, or restored from a backup).
+
+    Nothing is read from it or written to it; whoever knows what to make of it opens the store anew.
+    """
 
 
 class Compacted(StoreFault):
@@ -129,3 +142,9 @@ def check_transaction(expects: Sequence[Expect], changes: Sequence[Put | Delete]
             f"Nothing was stored, because {keys[0]!r} and what goes with it have {size_bytes} bytes and the store "
             f"takes {MAX_VALUE_BYTES} at once; make it smaller."
         )
+
+
+def newer(history: deque[Change], revision: int) -> list[Change]:
+    """The changes after that revision, oldest first; costs no more than there are."""
+    newest_first = takewhile(lambda change: change.revision > revision, reversed(history))
+    return list(newest_first)[::-1]

@@ -4,7 +4,6 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from enum import Enum, auto
-from itertools import takewhile
 
 from understudy.store.base import (
     Change,
@@ -14,9 +13,11 @@ from understudy.store.base import (
     Item,
     Listing,
     Outcome,
+    OutcomeUnknown,
     Put,
     StoreFault,
     check_transaction,
+    newer,
 )
 
 HISTORY_CHANGES = 10_000
@@ -67,7 +68,7 @@ class MemoryStore:
         await self._answer()
         outcome = self._transact(expects, changes)
         if self._trouble is Trouble.ANSWER_LOST:
-            raise StoreFault(
+            raise OutcomeUnknown(
                 "The store's answer was lost, so whether the transaction took effect is unknown; look again."
             )
         return outcome
@@ -111,7 +112,7 @@ class MemoryStore:
                 self._refuse_trouble()
                 if seen < self._compacted:
                     raise Compacted(f"The store has no history after revision {seen} any more; list again.")
-                fresh = _newer(self._history, seen)
+                fresh = newer(self._history, seen)
                 seen = max(seen, self._revision)
                 for change in fresh:
                     if change.key.startswith(prefix):
@@ -139,9 +140,3 @@ class MemoryStore:
     def _ring(self) -> None:
         for bell in self._bells:
             bell.set()
-
-
-def _newer(history: deque[Change], revision: int) -> list[Change]:
-    """The changes after that revision, oldest first; costs no more than there are."""
-    newest_first = takewhile(lambda change: change.revision > revision, reversed(history))
-    return list(newest_first)[::-1]

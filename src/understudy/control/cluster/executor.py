@@ -1,0 +1,155 @@
+"""Doing what an own node's duty asks: one action at a time, in the background, with its deadline and under its epoch.
+
+RULES
+1. Before an action, its epoch is on the node's disk; lower epochs are refused from then on.
+2. The next action waits for a look from after the last one.
+3. An order of a higher epoch ends an action of a lower one where it is; every action can stand that (core/actions.py).
+"""
+
+from functools import partial
+from math import inf
+from operator import is_
+from typing import Any
+
+from understudy.control.cluster.lane import Lane
+from understudy.control.cluster.node_state import NodeState
+from understudy.control.cluster.ports import Ports
+from understudy.core.actions import (
+    Action,
+    Bootstrap,
+    Close,
+    Follow,
+    Freeze,
+    Promote,
+    Rebuild,
+    Rejoin,
+    Start,
+    StopGracefully,
+)
+from understudy.core.clock import Now
+from understudy.core.clusters import obey
+from understudy.core.errors import Refused
+from understudy.core.record import ClusterRecord
+from understudy.core.report import OwnLease, Running
+from understudy.drivers.base import NeedsRebuild
+
+
+class Executor:
+    """The hands of one own node."""
+
+    def __init__(self, ports: Ports, state: NodeState) -> None:
+        self._ports = ports
+        self._state = state
+        self._timers = ports.service.timers
+        self.lane = Lane(ports.spawn, ports.wake)
+        self._action: Action | None = None
+        """What is done, or was done last."""
+        self._ended_s = -inf
+        self._idle: tuple[object, ...] = ()
+        """What was looked at when there was nothing to do."""
+
+    def tick(self, now: Now, record: ClusterRecord | None) -> float:
+        """Do the next thing; when to come again."""
+        lane = self.lane
+        if lane.expired(now.boot_s):
+            self._end(now.boot_s, f"{_words(self._action)} did not end in time")
+        if lane.busy and record is not None and self._action is not None and record.epoch > self._action.epoch:
+            lane.give_up()
+            self._end(now.boot_s, f"{_words(self._action)} was given up for epoch {record.epoch}")
+        state = self._state
+        if lane.busy or record is None or not state.recalled or state.looked != state.generation:
+            return lane.deadline_s
+        return self._next(now, record)
+
+    def _next(self, now: Now, record: ClusterRecord) -> float:
+        state, report = self._state, self._state.report
+        armed = state.lease.epoch == record.epoch and state.lease.deadline_s > now.boot_s
+        bound = state.promise.epoch < record.epoch and state.promise.until_s > now.boot_s
+        wake_s = state.promise.until_s if bound else inf
+        looked_at = (record, report, armed, bound)
+        if report is None or (self._idle and all(map(is_, looked_at, self._idle))):
+            return wake_s
+        actions = obey(record, report, state.lease, state.promise, now, self._timers)
+        self._idle = () if actions else looked_at
+        if not actions:
+            return wake_s
+        again_s = self._ended_s + self._timers.renew_ms / 1000
+        if actions[0] == self._action and now.boot_s < again_s:
+            return again_s  # it has just been tried
+        self._begin(actions[0], record, now.boot_s)
+        return self.lane.deadline_s
+
+    def _begin(self, action: Action, record: ClusterRecord, now_s: float) -> None:
+        state = self._state
+        self._action = action
+        if action.epoch < state.wanted.epoch:
+            self._end(now_s, f"{_words(action)} is of epoch {action.epoch}, and {state.wanted.epoch} is known here")
+            return
+        state.generation += 1
+        if isinstance(action, Start | Follow | Rejoin | Rebuild):
+            state.lease = OwnLease()  # what is started has a new guard, which holds no deadline yet
+        self.lane.start(partial(self._perform, action, record.serial), now_s + action.deadline_ms / 1000)
+
+    async def _perform(self, action: Action, serial: int) -> bool:
+        state, failure = self._state, ""
+        try:
+            await state.remember(**self._before(action, serial))
+            await state.own.driver.perform(action)
+            await state.remember(**_after(action))
+        except NeedsRebuild as fault:
+            failure = str(fault)
+            await state.remember(needs_rebuild=True)
+        except Refused as fault:
+            failure = str(fault)
+        self._end(self._ports.clock.now().boot_s, failure)
+        return True
+
+    def _end(self, now_s: float, failure: str) -> None:
+        state = self._state
+        state.generation += 1
+        self._ended_s = now_s
+        state.failure = failure
+        state.failed_epoch = self._action.epoch if failure and self._action is not None else 0
+
+    def _before(self, action: Action, serial: int) -> dict[str, Any]:
+        """What must be on the disk before the action."""
+        facts, report = self._state.wanted, self._state.report
+        marks: dict[str, Any] = {"epoch": action.epoch, "serial": serial}
+        if not isinstance(action, Bootstrap | Rebuild):
+            marks["identity"] = action.identity
+        if action.epoch > facts.promised_epoch:
+            marks["promised_epoch"] = 0
+        if isinstance(action, Follow | Promote | Rejoin | Rebuild):
+            marks["frozen_epoch"] = 0  # from here on its position moves
+        moves = isinstance(action, Bootstrap | Promote | Rejoin | Rebuild)
+        alive = report is not None and report.running is Running.UP
+        if moves or (isinstance(action, Follow) and alive):
+            marks["reached"] = None  # it may rightly have less afterwards
+            marks["moves"] = facts.moves + 1
+        return marks
+
+
+def _after(action: Action) -> dict[str, Any]:
+    """What is true, and must be on the disk, after the action."""
+    marks: dict[str, Any] = {}
+    match action:
+        case Freeze():
+            marks = {"frozen_epoch": action.epoch}
+        case Close() | StopGracefully():
+            marks = {"closed_epoch": action.epoch}
+        case Promote():
+            marks = {"closed_epoch": 0, "less_data": False}
+        case Rejoin():
+            marks = {"closed_epoch": 0}
+        case Bootstrap():
+            marks = {"identity": action.identity}
+        case Rebuild():
+            marks = {"identity": action.identity, "closed_epoch": 0, "rebuilt": action.since}
+            marks |= {"less_data": False, "needs_rebuild": False}
+        case _:
+            pass
+    return marks
+
+
+def _words(action: Action | None) -> str:
+    return type(action).__name__

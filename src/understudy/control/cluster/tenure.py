@@ -1,0 +1,216 @@
+"""A node's right to be primary: its lease renewed, its guard armed; and promises, for when the store is away.
+
+RULES
+1. The guard's deadline is the clock before the renewal (or question) was sent + the duration. Only success moves it.
+2. Promises are asked for only when the store did not answer; a renewal that it refused ends the right.
+3. A promise binds by this host's own clock, a little longer than was asked, and over a restart of the agent.
+4. As long as a deadline rests on promises, the report does not say that a newer electorate was read: the steward might
+   forget the older one, by which they were given.
+"""
+
+from dataclasses import dataclass, field
+from functools import partial
+from math import inf
+
+from understudy.control.cluster.lane import Lane
+from understudy.control.cluster.mirror import Mirror, Sight
+from understudy.control.cluster.node_state import NodeState
+from understudy.control.cluster.observer import next_beat_s
+from understudy.control.cluster.ports import Ports, PromiseRequest
+from understudy.core.cluster import Node
+from understudy.core.codec import Undecodable
+from understudy.core.errors import Refused
+from understudy.core.quorum import promised
+from understudy.core.record import ClusterRecord
+from understudy.core.report import OwnLease, Promise
+from understudy.core.text import Name
+from understudy.store.base import StoreFault
+from understudy.store.lease import DRIFT, Claim, Held, Lease, LeaseSight, see
+
+
+class LeaseReader:
+    """A lease as this host sees it; renewals are decoded only when somebody looks."""
+
+    def __init__(self, mirror: Mirror, key: str) -> None:
+        self._mirror = mirror
+        self._key = key
+        self._raw: Sight | None = None
+        self._sight: LeaseSight | None = None
+        self._skipped: Sight | None = None
+        self.fault = ""
+
+    def passed(self, before: Sight | None) -> None:
+        """An entry was replaced in the mirror; what a tombstone lies on must not be missed."""
+        self._skipped = before
+
+    def look(self) -> LeaseSight | None:
+        """What is seen; None when it is no lease, which is left as it is."""
+        raw = self._mirror.get(self._key)
+        if raw is not self._raw:
+            self._raw = raw
+            try:
+                if self._skipped is not None and self._skipped.revision != raw.revision:
+                    self._sight = see(self._sight, self._key, self._skipped.item(), self._skipped.since_s)
+                self._sight = see(self._sight, self._key, raw.item(), raw.since_s)
+                self._skipped, self.fault = None, ""
+            except Undecodable as fault:
+                self._sight, self.fault = None, f"{self._key}: {fault}"
+        return self._sight
+
+
+@dataclass(slots=True)
+class _Round:
+    """One question to all data nodes."""
+
+    request: PromiseRequest
+    sent_s: float
+    granted: set[Name] = field(default_factory=set)
+
+
+class Tenure:
+    """The lease of one own node, and its promises to others."""
+
+    def __init__(self, ports: Ports, mirror: Mirror, state: NodeState, lease: LeaseReader) -> None:
+        self._ports = ports
+        self._mirror = mirror
+        self._state = state
+        self._lease = lease
+        self._timers = ports.service.timers
+        self._lane = Lane(ports.spawn, ports.wake)
+        self._asking = {node: Lane(ports.spawn, ports.wake) for node in ports.service.nodes}
+        self._record: ClusterRecord | None = None
+        self._due_s = 0.0
+        self._tried = -1
+        """The generation of the node when arming its guard was last tried."""
+        self._asked_until_s = 0.0
+        """Until when lanes may hold questions."""
+        self._by_promises = 0
+        """Above 0: the deadline rests on promises, and this is the serial of the record that said whose."""
+
+    @property
+    def lanes(self) -> tuple[Lane, ...]:
+        """Everything that may run."""
+        return (self._lane, *self._asking.values())
+
+    def tick(self, now_s: float, record: ClusterRecord | None) -> float:
+        """Renew when it is time; when to come again."""
+        self._record = record
+        if now_s < self._asked_until_s:
+            for lane in self._asking.values():
+                lane.expired(now_s)
+        sight = self._lease.look()
+        lease = self._own(sight)
+        if sight is None or lease is None:
+            self._state.lease = OwnLease()
+            self._due_s = 0.0
+            return inf
+        if self._lane.expired(now_s):
+            self._ask(now_s)
+        if not self._lane.busy and (now_s >= self._due_s or self._guard_is_new(lease)):
+            claim = Held(sight.key, lease, sight.revision, 0.0).renew(now_s)
+            self._due_s = next_beat_s(now_s, self._timers.renew_ms)
+            self._tried = self._state.generation
+            self._lane.start(partial(self._renew, claim), now_s + self._timers.timeout_ms / 1000)
+        return self._lane.until(self._due_s, now_s)
+
+    def bound(self, serial: int) -> int:
+        """The serial that may be reported."""
+        return min(serial, self._by_promises) if self._by_promises else serial
+
+    def _own(self, sight: LeaseSight | None) -> Lease | None:
+        """The lease as it stands, if it is this node's and not of an epoch that has passed here."""
+        state, lease = self._state, sight.lease if sight is not None else None
+        if not state.loaded or lease is None or lease.buried or lease.owner != state.name:
+            return None
+        return lease if lease.epoch >= state.wanted.epoch else None
+
+    def _guard_is_new(self, lease: Lease) -> bool:
+        """Whether the guard has yet to be armed, and something has happened to the engine since that was last tried."""
+        return self._state.lease.epoch != lease.epoch and self._tried != self._state.generation
+
+    async def _renew(self, claim: Claim) -> bool:
+        try:
+            outcome = await self._ports.store.transact([claim.expect], [claim.put])
+            if not outcome.committed:
+                await self._mirror.refresh()
+                self._due_s = 0.0
+                return True
+        except StoreFault:
+            self._ask(self._ports.clock.now().boot_s)
+            return False
+        self._mirror.note(claim.put, outcome.revision)
+        return await self._arm(claim.lease.epoch, claim.sent_s + claim.lease.duration_ms / 1000, by_promises=0)
+
+    async def _arm(self, epoch: int, deadline_s: float, *, by_promises: int) -> bool:
+        """Move the guard's deadline; whether that is news."""
+        state, before = self._state, self._state.lease
+        if before.epoch == epoch and deadline_s <= before.deadline_s:
+            return False
+        try:
+            await state.own.fence.renew(deadline_s, margin_s=self._timers.margin_ms / 1000, epoch=epoch)
+        except Refused:
+            state.lease = OwnLease()  # the engine is not there, or is being killed: its own look says so
+            return before.epoch > 0
+        state.lease = OwnLease(epoch, deadline_s)
+        rested, self._by_promises = self._by_promises, by_promises
+        return before.epoch != epoch or rested != by_promises
+
+    # --- promises asked for -------------------------------------------------------------------------------------------
+
+    def _ask(self, now_s: float) -> None:
+        """Ask all other data nodes at once."""
+        record, epoch = self._record, self._state.lease.epoch
+        if record is None or epoch != record.epoch:
+            return
+        name, duration_ms = self._state.name, self._timers.lease_ms
+        request = PromiseRequest(self._ports.service.name, record.identity, epoch, name, duration_ms)
+        asked = _Round(request, now_s)
+        self._asked_until_s = now_s + 2 * self._timers.timeout_ms / 1000
+        for node, lane in self._asking.items():
+            if not lane.busy:
+                lane.start(partial(self._ask_one, asked, node), now_s + self._timers.timeout_ms / 1000)
+
+    async def _ask_one(self, asked: _Round, node: Node) -> bool:
+        try:
+            if node.name == self._state.name or await self._ports.transport.ask(node, asked.request):
+                asked.granted.add(node.name)
+                return await self._count(asked)
+        except Refused:
+            pass  # no answer is no promise
+        return False
+
+    async def _count(self, asked: _Round) -> bool:
+        record, epoch = self._record, asked.request.epoch
+        if record is None or record.epoch != epoch or self._own(self._lease.look()) is None:
+            return False
+        if not promised(record.electorates, frozenset(asked.granted)):
+            return False
+        deadline_s = asked.sent_s + asked.request.duration_ms / 1000
+        return await self._arm(epoch, deadline_s, by_promises=self._by_promises or record.serial)
+
+    # --- promises given -----------------------------------------------------------------------------------------------
+
+    async def promise(self, request: PromiseRequest, record: ClusterRecord | None) -> bool:
+        """Whether this node is part of no promotion above that epoch until the time asked for has passed here."""
+        state, now_s = self._state, self._ports.clock.now().boot_s
+        old = state.promise
+        duration_ms = min(request.duration_ms, self._timers.lease_ms)
+        if not self._may_promise(request, record) or (old.until_s > now_s and old.epoch > request.epoch):
+            return False
+        until_s = max(old.until_s, now_s + duration_ms / 1000 * (1 + DRIFT))
+        state.promise = Promise(request.epoch, until_s)
+        try:
+            await state.remember(promised_epoch=request.epoch)
+        except Refused:
+            return False
+        return duration_ms == request.duration_ms and self._may_promise(request, record)
+
+    def _may_promise(self, request: PromiseRequest, record: ClusterRecord | None) -> bool:
+        state = self._state
+        return (
+            state.loaded
+            and state.wanted.identity == request.identity
+            and state.wanted.epoch <= request.epoch
+            and (record is None or record.epoch <= request.epoch)
+            and request.primary != state.name
+        )

@@ -1,0 +1,137 @@
+"""Records that are missing, or older than the nodes: being born, and being made anew above what the nodes carry. Pure.
+
+RULES
+1. A cluster is born only when every node of the spec is heard and none carries an identity.
+2. A store that was lost, or restored from a backup, is noticed because nodes carry a higher epoch, a higher serial, or
+   (most of them) another identity. Then nothing is done before a majority of them agrees on what they carry.
+3. The new record stands above everything that may have been decided in the lost one: epochs only rise. Who was primary
+   and which commit rules were in force is unknown then, so everybody is frozen and the worst is assumed of both.
+"""
+
+from collections import Counter
+from dataclasses import replace
+from itertools import combinations
+
+from understudy.core.cluster import ClusterService
+from understudy.core.health import heard
+from understudy.core.lineage import Position, contains
+from understudy.core.record import ClusterRecord, Duty, DutyKind, Phase, SyncConfig
+from understudy.core.report import ClusterView, NodeReport
+from understudy.core.text import Name
+from understudy.core.words import listed
+
+EPOCHS_LOST = 1000
+"""How many epochs a lost record may have been ahead of those nodes that are heard."""
+
+
+def foreign(view: ClusterView, record: ClusterRecord) -> bool:
+    """Whether what the nodes carry contradicts the record."""
+    reports = [seen.report for _, seen in view.nodes if seen.report is not None]
+    ahead = any(
+        one.identity == record.identity and (one.epoch > record.epoch or one.record_serial > record.serial)
+        for one in reports
+    )
+    others = [one for one in reports if one.identity not in (None, record.identity)]
+    return ahead or 2 * len(others) > len(view.service.nodes)
+
+
+def adoptable(view: ClusterView, record: ClusterRecord | None) -> bool:
+    """Whether a majority of the nodes is heard and agrees on an identity.
+
+    A person may do without the majority, but not without most of those that are heard: they would contradict it again.
+    """
+    reports = heard(view)
+    identities = Counter(one.identity for one in reports.values() if one.identity)
+    most = identities.most_common(1)[0][1] if identities else 0
+    everybody = all(node.name in reports for node in view.service.nodes)
+    agreed = len(identities) == 1 and (everybody or 2 * most > len(view.service.nodes))
+    strangers = sum(identities.values()) - most
+    consented = record is not None and record.accept_loss and most > 0
+    return agreed or (consented and 2 * strangers <= len(view.service.nodes))
+
+
+def disagreement(view: ClusterView) -> str:
+    """Which cluster each node says it belongs to."""
+    carried = [f"{one.node} is of cluster {one.identity}" for one in heard(view).values() if one.identity]
+    return f"the nodes do not agree on which cluster they are: {listed(sorted(carried), most=9)}"
+
+
+def unborn(view: ClusterView) -> str:
+    """Why there is no record yet, for whoever asks."""
+    reports = heard(view)
+    silent = [str(node.name) for node in view.service.nodes if node.name not in reports]
+    if silent:
+        return (
+            f"{listed(silent, most=9)} not heard: a cluster is born, or found again, by nodes that say what they have"
+        )
+    return disagreement(view)
+
+
+def birth(view: ClusterView) -> ClusterRecord | None:
+    """The first record where there is none: of a new cluster, or of one whose store was lost; None while unclear."""
+    reports = heard(view)
+    if adoptable(view, None):
+        return remade(view, None)
+    everybody = all(node.name in reports for node in view.service.nodes)
+    if not everybody or any(report.identity for report in reports.values()):
+        return None
+    names = frozenset(node.name for node in view.service.nodes)
+    return ClusterRecord(
+        cluster=view.service.name,
+        identity=view.fresh_identity,
+        epoch=1,
+        serial=0,
+        phase=Phase.BOOTSTRAPPING,
+        primary=None,
+        previous=None,
+        duties=_everybody(view.service, DutyKind.ABSENT),
+        sync=(worst(view.service),),
+        electorates=(names,),
+        reason="every node is heard and none belongs to a cluster yet",
+    )
+
+
+def remade(view: ClusterView, record: ClusterRecord | None) -> ClusterRecord:
+    """A record above everything that the nodes carry: everybody frozen, nothing assumed."""
+    reports = [seen.report for _, seen in view.nodes if seen.report is not None and seen.report.identity]
+    identity = Counter(str(one.identity) for one in reports).most_common(1)[0][0]
+    ours = [one for one in reports if one.identity == identity]
+    made = ClusterRecord(
+        cluster=view.service.name,
+        identity=identity,
+        epoch=max([one.epoch for one in ours] + ([record.epoch] if record else [])) + EPOCHS_LOST,
+        serial=max([one.record_serial for one in ours] + ([record.serial] if record else [])),
+        phase=Phase.FENCING,
+        primary=None,
+        previous=None,
+        duties=_everybody(view.service, DutyKind.FROZEN),
+        sync=(worst(view.service),),
+        electorates=_any_electorates(view.service),
+        known=_furthest(ours),
+        reason="the record was made anew above what the nodes carry",
+    )
+    return made if record is None else replace(made, accept_loss=record.accept_loss, sworn_dead=record.sworn_dead)
+
+
+def worst(service: ClusterService) -> SyncConfig:
+    """The least that any commit rule of this spec can have asked: a write is on two nodes, or perhaps only on one."""
+    return SyncConfig(frozenset(node.name for node in service.nodes), 2 if service.durability.zero_loss else 0)
+
+
+def _any_electorates(service: ClusterService) -> tuple[frozenset[Name], ...]:
+    """The least of all that may have been in force: whoever rules out every pair rules out every larger one.
+
+    One alone cannot have been, where there are two (core/sync.py).
+    """
+    names = [node.name for node in service.nodes]
+    pairs = tuple(frozenset(pair) for pair in combinations(names, 2))
+    return pairs or (frozenset(names),)
+
+
+def _everybody(service: ClusterService, kind: DutyKind) -> tuple[Duty, ...]:
+    return tuple(Duty(node.name, kind) for node in service.nodes)
+
+
+def _furthest(reports: list[NodeReport]) -> Position | None:
+    positions = [one.position for one in reports if one.position is not None]
+    return max(positions, key=lambda one: sum(contains(one, other) for other in positions), default=None)

@@ -1,0 +1,139 @@
+"""From a view to the situation that the table looks at. Pure; every field's exact meaning stands here."""
+
+from dataclasses import dataclass
+
+from understudy.core import election, grounds
+from understudy.core.adoption import adoptable, foreign
+from understudy.core.cluster import Timers
+from understudy.core.election import Election, elect
+from understudy.core.health import Verdict, fresh, judge
+from understudy.core.lineage import contains
+from understudy.core.model import FailoverMode
+from understudy.core.record import ClusterRecord, DutyKind, Ground, Origin, Phase, wanted_sync
+from understudy.core.report import ClusterView, NodeReport, Running, streams
+from understudy.core.situation import Asked, Handover, Judged, Promotion, Situation
+
+_ELECTING = frozenset({Phase.BOOTSTRAPPING, Phase.FENCING, Phase.ELECTING, Phase.BLOCKED})
+"""Where it matters who would win."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """The situation, and what it was drawn from."""
+
+    situation: Situation
+    verdict: Verdict
+    election: Election
+    ground: Ground | None
+
+
+def assess(view: ClusterView, record: ClusterRecord, asked: Asked) -> Assessment:
+    """Classify what is seen. `record` is the view's, with the flags of a person's wishes already in it."""
+    weighing = record.phase in _ELECTING
+    verdict = _judged(view, record)
+    ground = grounds.proven(view, record) if weighing else None
+    chosen = elect(view, record) if weighing else Election(None, ())
+    situation = Situation(
+        judged=verdict.judged,
+        asked=asked,
+        promotion=_promotion(view, record),
+        handover=_handover(view, record),
+        origin=record.blocked.origin if record.blocked else Origin.CONFIRMED,
+        manual=view.service.mode is FailoverMode.MANUAL,
+        hope=_hope(view, record),
+        ground=ground is not None,
+        votes=weighing and election.enough_known(view, record),
+        winner=chosen.winner is not None,
+        routed=view.routed_epoch >= record.epoch,
+        converged=_converged(view, record),
+        late=_late(view, record),
+        foreign=foreign(view, record),
+        adoptable=adoptable(view, record),
+    )
+    return Assessment(situation, verdict, chosen, ground)
+
+
+def _judged(view: ClusterView, record: ClusterRecord) -> Verdict:
+    """The verdict on the primary; one that stopped cleanly in a switchover did as it was told."""
+    own = view.report(record.primary) if record.primary else None
+    if record.phase is Phase.HANDING_OVER and own and own.running is Running.DEAD and own.clean_stop:
+        return Verdict(Judged.DOUBTFUL, (f"{own.node} has stopped as it was told",))
+    return judge(view)
+
+
+def _hope(view: ClusterView, record: ClusterRecord) -> bool:
+    """Somebody who could take over is heard, or the primary's own agent, which can close it and start it again."""
+    own = fresh(view, record.primary) if record.primary else None
+    return own is not None or election.prospect(view, record)
+
+
+def _promotion(view: ClusterView, record: ClusterRecord) -> Promotion:
+    """Done: promoted under this epoch, its commit rule in force, and open, or waiting for standbys that are away."""
+    if record.phase is not Phase.PROMOTING or record.primary is None:
+        return Promotion.PENDING
+    report, duty = fresh(view, record.primary), record.duty(record.primary)
+    first = record.ground is Ground.FIRST
+    if report is None:
+        lost = judge(view).judged is Judged.LOST
+        return Promotion.FAILED if lost and not first else Promotion.PENDING
+    if duty is None or report.record_serial < duty.since:
+        return Promotion.PENDING
+    promoted = report.running is Running.UP and report.promoted_epoch == record.epoch
+    ruled = promoted and report.sync == wanted_sync(record)
+    if ruled and (report.writable or _alone(view, record, report)):
+        return Promotion.DONE
+    return Promotion.FAILED if report.failed_epoch == record.epoch and not first else Promotion.PENDING
+
+
+def _alone(view: ClusterView, record: ClusterRecord, primary: NodeReport) -> bool:
+    """Whether it cannot open before standbys come back: too few stream from it to cover its history."""
+    rule = wanted_sync(record)
+    following = [name for name in rule.voters if (one := fresh(view, name)) and streams(one, primary.node)]
+    return not primary.covered and len(following) < rule.acks
+
+
+def _handover(view: ClusterView, record: ClusterRecord) -> Handover:
+    """Ready: the old primary is stopped cleanly and marked closed, and the target has all of it."""
+    if record.phase is not Phase.HANDING_OVER or record.primary is None or record.target is None:
+        return Handover.WAITING
+    old, duty = view.report(record.primary), record.duty(record.primary)
+    target = fresh(view, record.target)
+    if target is None or election.unfit(view, record, record.target):
+        return Handover.FAILED
+    if old is None or duty is None or old.record_serial < duty.since:
+        return Handover.WAITING
+    if old.failed_epoch == record.epoch:
+        return Handover.FAILED
+    stopped = old.running is Running.DEAD and old.clean_stop and old.closed_epoch >= record.epoch
+    whole = old.position is not None and target.position is not None and contains(target.position, old.position)
+    return Handover.READY if stopped and whole else Handover.WAITING
+
+
+def _converged(view: ClusterView, record: ClusterRecord) -> bool:
+    """Every node of the spec but the primary is a standby that streams from it."""
+    return all(
+        (duty := record.duty(node.name)) is not None
+        and duty.kind is DutyKind.STANDBY
+        and (report := fresh(view, node.name)) is not None
+        and streams(report, record.primary)
+        for node in view.service.nodes
+        if node.name != record.primary
+    )
+
+
+def _late(view: ClusterView, record: ClusterRecord) -> bool:
+    """Whether the phase has taken longer than it should. The first data may take as long as they take."""
+    patient = record.phase is Phase.PROMOTING and record.ground is Ground.FIRST
+    limit_ms = _limits_ms(view.service.timers).get(record.phase)
+    return not patient and limit_ms is not None and view.phase_age_ms > limit_ms
+
+
+def _limits_ms(timers: Timers) -> dict[Phase, int]:
+    return {
+        Phase.FENCING: timers.fence_ms,
+        Phase.ELECTING: timers.elect_ms,
+        Phase.PROMOTING: timers.promote_ms,
+        Phase.ROUTING: timers.route_ms,
+        Phase.REJOINING: timers.rejoin_ms,
+        Phase.HANDING_OVER: timers.handover_ms,
+    }

@@ -1,0 +1,126 @@
+"""What the spec says of a stateful cluster, and what its engine can do. Frozen values; nothing decides here."""
+
+from dataclasses import dataclass
+
+from understudy.core.model import FailoverMode
+from understudy.core.text import Name
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a driver declares its engine can do. The table asks for these, never for an engine's name."""
+
+    zero_loss_commit: bool
+    """A write is acknowledged only after the asked number of standbys has it (sync quorum)."""
+    revocation: bool
+    """A standby can be made to stop acknowledging, durably, so that freezing enough of them silences the primary."""
+    rewind: bool
+    """Divergence can be undone in place; otherwise rejoining means rebuilding."""
+    graceful_handover: bool
+    """A primary can stop so that its standby provably has everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One engine process of the cluster. priority: higher is preferred among equals; 0 is never promoted."""
+
+    name: Name
+    host: Name
+    priority: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Durability:
+    """What may be lost. max_loss_bytes None means nothing (zero_loss); acks is how many standbys must have a write."""
+
+    max_loss_bytes: int | None = None
+    acks: int = 1
+
+    @property
+    def zero_loss(self) -> bool:
+        """Whether nothing that was acknowledged may be lost."""
+        return self.max_loss_bytes is None
+
+
+@dataclass(frozen=True, slots=True)
+class Timers:
+    """The cluster's clocks, in milliseconds. The spec reader refuses what breaks `faults`."""
+
+    lease_ms: int = 4000
+    renew_ms: int = 1000
+    timeout_ms: int = 1000
+    margin_ms: int = 1000
+    confirm_ms: int = 400
+    """How long the witnesses must agree that the primary is lost; its own agent's word needs none."""
+    hang_ms: int = 2000
+    """How long a write probe may fail before the engine counts as hung."""
+    report_ms: int = 400
+    """How often the agent of the record's primary says that it lives; the others say so every `renew_ms`."""
+    link_silent_ms: int = 1000
+    """After how long without a message a replication link counts as silent."""
+    drop_ms: int = 5000
+    """How long a standby may be away before the commit rule does without it."""
+    elector_drop_ms: int = 30_000
+    """How long a node may be away before it no longer counts among those who promise."""
+    elect_ms: int = 500
+    """How long an election that allows loss waits for everybody who is heard."""
+    promote_ms: int = 30_000
+    """How long a promotion, crash recovery included, may take before another is tried."""
+    route_ms: int = 2000
+    """How long the routers may take before we go on without them; they refuse lower epochs by themselves."""
+    rejoin_ms: int = 60_000
+    """How long `rejoining` waits for everybody before the cluster counts as steady."""
+    handover_ms: int = 10_000
+    """How long a switchover may hold clients before it is given up."""
+    failback_ms: int = 60_000
+    """How long all must have been well before a failback begins."""
+
+    @property
+    def stale_ms(self) -> int:
+        """From which age the primary's report says nothing any more."""
+        return 2 * self.report_ms
+
+    @property
+    def stale_other_ms(self) -> int:
+        """From which age the report of another node says nothing any more."""
+        return 2 * self.renew_ms + self.report_ms
+
+    @property
+    def lease_over_ms(self) -> int:
+        """How long a contender must have seen the same counter: the lease and 0.1 % for clocks that drift apart."""
+        return self.lease_ms + self.lease_ms // 1000 + 1
+
+    @property
+    def fence_ms(self) -> int:
+        """How long proof and positions may take: a lease, promises of its length, and the reports of both."""
+        return 2 * self.lease_over_ms + 2 * self.stale_other_ms
+
+    def faults(self) -> tuple[str, ...]:
+        """Every inequality that does not hold (DESIGN 5.2), each as a sentence."""
+        faults = []
+        needed = self.renew_ms + 2 * self.timeout_ms + self.margin_ms
+        if needed > self.lease_ms:
+            faults.append(
+                f"renew + 2 x timeout + margin is {needed} ms and must not exceed the lease of {self.lease_ms} ms",
+            )
+        if min(self.lease_ms, self.renew_ms, self.timeout_ms, self.margin_ms, self.confirm_ms, self.hang_ms) <= 0:
+            faults.append("every timer must be above zero")
+        return tuple(faults)
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterService:
+    """A stateful service: nodes of which exactly one takes writes."""
+
+    name: Name
+    nodes: tuple[Node, ...]
+    durability: Durability = Durability()
+    mode: FailoverMode = FailoverMode.FAST
+    timers: Timers = Timers()
+    preferred: Name | None = None
+    """Where the primary should be when all is well; None (the default) means wherever it is: no failback."""
+    failback_every_s: int = 3600
+
+    def node(self, name: str) -> Node | None:
+        """The node of that name."""
+        return next((node for node in self.nodes if node.name == name), None)

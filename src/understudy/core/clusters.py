@@ -1,0 +1,65 @@
+"""What happens to a cluster: the front of the failover core. Callers import from here.
+
+RULES: no clock, no I/O, no engine's words. `decide` looks at a view and answers with the next record and what follows
+from it; whoever calls it stores that before anything is done (`Decision`). The agents then `obey` the record.
+"""
+
+from dataclasses import replace
+
+from understudy.core.adoption import birth, unborn
+from understudy.core.classify import assess
+from understudy.core.clock import Now
+from understudy.core.cluster_route import Route, route_of
+from understudy.core.effects import Case, Draft, apply, timed
+from understudy.core.events import EventKind
+from understudy.core.fsm import Row, row_for
+from understudy.core.obey import obey
+from understudy.core.record import ClusterRecord
+from understudy.core.report import ClusterView, Decision, LeaseOrder
+from understudy.core.requests import triage
+
+__all__ = ["Route", "decide", "obey", "route_of", "unborn"]
+
+
+def decide(view: ClusterView, now: Now) -> Decision:
+    """The next record of a cluster, and why: one row of the table. The view's own record when nothing changed."""
+    before = view.record
+    if before is None:
+        return _born(view)
+    wishes = triage(view, before, now)
+    seen = assess(view, wishes.record, wishes.asked)
+    row = row_for(before.phase, seen.situation)
+    draft = Draft(wishes.record, wishes.events, wishes.done)
+    for effect in row.effects:
+        draft = apply(effect, draft, Case(view, row, seen, wishes.head, now))
+    if row.then is not before.phase:
+        draft = _moved(draft, view, row, f" ({seen.verdict})" if "judged" in row.when else "")
+    return _decision(before, draft)
+
+
+def _moved(draft: Draft, view: ClusterView, row: Row, testimony: str) -> Draft:
+    record = replace(draft.record, phase=row.then, timings=timed(view, draft.record, row.phase), reason=row.sentence)
+    said = f"{record.cluster} goes from {row.phase} to {row.then}: {row.sentence}{testimony}."
+    told = replace(draft, record=record)
+    return told.tell(
+        EventKind.CLUSTER_PHASE, said, record.primary or record.previous, phase=row.then, epoch=record.epoch
+    )
+
+
+def _decision(before: ClusterRecord, draft: Draft) -> Decision:
+    if draft.record == before:
+        return Decision(before, events=draft.events, requests_done=draft.done, lease=draft.lease)
+    record = replace(draft.record, serial=max(before.serial, draft.record.serial) + 1)
+    changed = tuple(duty for duty in record.duties if before.duty(duty.node) != duty)
+    return Decision(record, changed, draft.events, draft.done, draft.lease)
+
+
+def _born(view: ClusterView) -> Decision:
+    record = birth(view)
+    if record is None:
+        return Decision(None)
+    draft = Draft(record, lease=LeaseOrder(None, record.epoch))
+    kind = EventKind.CLUSTER_BORN if record.epoch == 1 else EventKind.CLUSTER_ADOPTED
+    draft = draft.tell(kind, f"The record of {record.cluster} is made in epoch {record.epoch}: {record.reason}.")
+    record = replace(record, serial=record.serial + 1)
+    return Decision(record, record.duties, draft.events, lease=draft.lease)

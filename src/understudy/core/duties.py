@@ -1,0 +1,94 @@
+"""Who is told to do what when a primary is crowned, and afterwards as nodes come and go. Pure changes of duties.
+
+RULES: a duty keeps its `since` as long as it says the same. A node with less data than it had is never followed and
+never follows as it is: it is rebuilt, its data kept. A fenced node comes back only by rejoining.
+"""
+
+from dataclasses import replace
+from typing import cast
+
+from understudy.core.health import fresh
+from understudy.core.lineage import contains
+from understudy.core.record import ClusterRecord, Duty, DutyKind
+from understudy.core.report import ClusterView, NodeReport, Running, streams
+from understudy.core.text import Name
+
+
+def ordered(record: ClusterRecord, *changed: Duty) -> ClusterRecord:
+    """The record with these duties; one that says what it said before stays as it is."""
+    duties = {duty.node: duty for duty in record.duties}
+    for duty in changed:
+        old = duties.get(duty.node)
+        if old is None or replace(old, since=duty.since) != duty:
+            duties[duty.node] = replace(duty, since=record.serial + 1)
+    listed = tuple(duties[name] for name in sorted(duties))
+    return record if listed == record.duties else replace(record, duties=listed)
+
+
+def ruined(report: NodeReport | None) -> bool:
+    """Whether what is on its disk is of no use to a standby."""
+    return report is not None and (report.empty or report.less_data or report.needs_rebuild)
+
+
+def astray(report: NodeReport | None, primary: NodeReport | None) -> bool:
+    """Whether it has something that the primary never had, so that it cannot simply follow."""
+    mine, its = report.position if report else None, primary.position if primary else None
+    return mine is not None and its is not None and mine.branches != its.branches and not contains(its, mine)
+
+
+def under(view: ClusterView, record: ClusterRecord, name: Name, primary: Name) -> Duty:
+    """The duty of a node beside a new primary."""
+    report = view.report(name)
+    if ruined(report):
+        return Duty(name, DutyKind.REBUILD, primary)
+    fenced = name == record.previous or (report is not None and (report.closed_epoch > 0 or report.identity is None))
+    fenced = fenced or astray(report, view.report(primary))
+    return Duty(name, DutyKind.REJOIN if fenced else DutyKind.STANDBY, primary)
+
+
+def crowned(view: ClusterView, record: ClusterRecord, primary: Name) -> ClusterRecord:
+    """The record with `primary` told to lead and everybody else to follow it; who has left stays away."""
+    names = [duty.node for duty in record.duties if view.service.node(duty.node)]
+    names += [node.name for node in view.service.nodes if node.name not in names]
+    others = [under(view, record, name, primary) for name in names if name != primary]
+    gone = [Duty(duty.node, DutyKind.ABSENT) for duty in record.duties if view.service.node(duty.node) is None]
+    return ordered(record, Duty(primary, DutyKind.PRIMARY), *others, *gone)
+
+
+def tended(view: ClusterView, record: ClusterRecord) -> ClusterRecord:
+    """The record with everybody's duty brought up to what is seen: returned, ruined, added, removed."""
+    primary = cast("Name", record.primary)  # whoever tends has one
+    names = {node.name for node in view.service.nodes} - {primary}
+    changed = [_next_duty(view, record, name, primary) for name in sorted(names)]
+    gone = [duty.node for duty in record.duties if duty.node not in names and duty.node != primary]
+    changed += [Duty(name, DutyKind.ABSENT) for name in gone]
+    return _forget_gone(view, ordered(record, *changed), gone)
+
+
+def _next_duty(view: ClusterView, record: ClusterRecord, name: Name, primary: Name) -> Duty:
+    duty, report = record.duty(name), fresh(view, name)
+    if duty is None or duty.kind in (DutyKind.ABSENT, DutyKind.CLOSED, DutyKind.FROZEN):
+        return under(view, record, name, primary)
+    if report is None or report.record_serial < duty.since:
+        return duty
+    following = streams(report, primary) and not report.closed_epoch
+    rebuilding = duty.kind is DutyKind.REBUILD
+    if ruined(report) and not rebuilding:
+        return Duty(name, DutyKind.REBUILD, primary)
+    ours = report.identity == record.identity
+    if ours and duty.kind is DutyKind.STANDBY and not following and astray(report, view.report(primary)):
+        return Duty(name, DutyKind.REJOIN, primary)
+    back = following and (not rebuilding or report.rebuilt >= duty.since)
+    return Duty(name, DutyKind.STANDBY, primary) if back else duty
+
+
+def _forget_gone(view: ClusterView, record: ClusterRecord, gone: list[Name]) -> ClusterRecord:
+    """Drop the duty of a node that has left, once nothing counts on it and its engine is not known to run."""
+    counted = set[Name]().union(*(rule.voters for rule in record.sync), *record.electorates)
+    away = {
+        name
+        for name in gone
+        if name not in counted and ((report := view.report(name)) is None or report.running is Running.DEAD)
+    }
+    kept = tuple(duty for duty in record.duties if duty.node not in away)
+    return replace(record, duties=kept) if away else record

@@ -1,0 +1,262 @@
+"""Who may win the part: every candidate, and for the others the reason why not. Pure.
+
+RULES
+1. Lineage before offsets; unknown is ineligible; flushed counts, received does not.
+2. A position counts only when it was read after the node was frozen (or closed) under the record's epoch: before that
+   it may still move. A node that came back with less data than it had bears witness to nothing.
+3. `record.start` holds everything that was acknowledged in earlier epochs: whoever wins must contain it.
+4. Nothing lost: for every commit rule that may be in force, the winner must contain what R > N - W of its voters have,
+   or all that the closed old primary has. Bounded loss: it must be within the bound of the last known position.
+"""
+
+from dataclasses import dataclass
+
+from understudy.core import quorum
+from understudy.core.health import fresh, heard
+from understudy.core.lineage import Position, Relation, contains, lacks_bytes, relate
+from understudy.core.record import ClusterRecord, Loss, Phase
+from understudy.core.report import ClusterView, NodeReport
+from understudy.core.text import Name
+from understudy.core.words import listed
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A node considered. `refusal` is empty when it may win."""
+
+    node: Name
+    position: Position | None
+    refusal: str
+
+
+@dataclass(frozen=True, slots=True)
+class Election:
+    """The winner, if there is one, and everybody considered, the best first."""
+
+    winner: Name | None
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def refusals(self) -> str:
+        """Why each of the others cannot win, as one clause."""
+        return listed([f"{one.node} {one.refusal}" for one in self.candidates if one.refusal], most=9)
+
+
+def still(view: ClusterView, record: ClusterRecord) -> dict[Name, NodeReport]:
+    """The reports whose positions can no longer move and lack nothing: frozen or closed under the record's epoch.
+
+    However old: both marks are durable.
+    """
+    return {
+        name: seen.report
+        for name, seen in view.nodes
+        if seen.report is not None
+        and seen.report.identity == record.identity
+        and max(seen.report.frozen_epoch, seen.report.closed_epoch) >= record.epoch
+        and (whole(seen.report) or record.accept_loss)
+    }
+
+
+def frozen(view: ClusterView, record: ClusterRecord) -> frozenset[Name]:
+    """Who acknowledges, and promises, nothing to an older epoch any more; the old primary itself does not count."""
+    return frozenset(
+        name
+        for name, seen in view.nodes
+        if name != record.previous
+        and seen.report is not None
+        and seen.report.identity == record.identity
+        and seen.report.frozen_epoch >= record.epoch
+    )
+
+
+def closed_old(view: ClusterView, record: ClusterRecord) -> NodeReport | None:
+    """The old primary's report, once its engine is verified dead under this epoch."""
+    report = view.report(record.previous) if record.previous else None
+    return report if report and report.closed_epoch >= record.epoch and report.identity == record.identity else None
+
+
+def whole(report: NodeReport) -> bool:
+    """Whether the node still has all that it ever had."""
+    return not report.less_data and not report.empty
+
+
+def enough_known(view: ClusterView, record: ClusterRecord) -> bool:
+    """Whether an election now could be sure to lose nothing that must not be lost."""
+    known, old = still(view, record), closed_old(view, record)
+    if view.service.durability.zero_loss and not record.accept_loss:
+        placed = frozenset(name for name, report in known.items() if report.position is not None)
+        known_enough = quorum.revoked(record.sync, placed) or (old is not None and whole(old))
+        return known_enough and _patient(view, record)
+    return bool(known) and _patient(view, record)
+
+
+def _patient(view: ClusterView, record: ClusterRecord) -> bool:
+    """Whether everybody fit who is heard has been waited for, or for long enough: who comes later may be better."""
+    known = still(view, record)
+    others = (name for name in heard(view) if name != record.previous)
+    waiting = any(name not in known and not unfit(view, record, name) for name in others)
+    return not waiting or view.phase_age_ms >= view.service.timers.elect_ms
+
+
+def prospect(view: ClusterView, record: ClusterRecord) -> bool:
+    """Whether those other nodes that are heard now could bring forth a winner, if all of them froze as they are."""
+    others = {name: report for name, report in heard(view).items() if name != record.primary}
+    voters = frozenset(name for name, report in others.items() if report.identity == record.identity and whole(report))
+    fit = [name for name in others if not unfit(view, record, name)]
+    if view.service.durability.zero_loss:
+        return bool(fit) and quorum.revoked(record.sync, voters)
+    last = (_position(view, record.primary) if record.primary else None) or record.known
+    return any((mine := others[name].position) and not _beyond_bound(view, mine, last) for name in fit)
+
+
+def elect(view: ClusterView, record: ClusterRecord) -> Election:
+    """Weigh every node of the spec."""
+    if record.phase is Phase.BOOTSTRAPPING:
+        return _first(view)
+    candidates = [
+        Candidate(node.name, _position(view, node.name), _refusal(view, record, node.name))
+        for node in view.service.nodes
+    ]
+    ranked = sorted(candidates, key=lambda one: _rank(view, record, one, candidates))
+    winner = ranked[0].node if ranked and not ranked[0].refusal else None
+    return Election(winner, tuple(ranked))
+
+
+def loss(view: ClusterView, record: ClusterRecord, winner: Name) -> Loss:
+    """What is known to be missing in the winner, of what the old primary is known to have had."""
+    if record.phase is Phase.BOOTSTRAPPING:
+        return Loss(0, "there was nothing to lose")
+    old = closed_old(view, record)
+    if old is not None and winner == old.node and whole(old):
+        return Loss(0, "the old primary itself went on")
+    if view.service.durability.zero_loss and not record.accept_loss:
+        return Loss(0, "everything that was acknowledged is in the new primary")
+    return _measured(_position(view, winner), old, record.known)
+
+
+def _measured(have: Position | None, old: NodeReport | None, known: Position | None) -> Loss:
+    if have is None:
+        return Loss(None, "the winner's position is not known")
+    if old is not None and whole(old) and old.position is not None:
+        return Loss(lacks_bytes(have, old.position), "measured against the closed old primary")
+    if known is None or (old is not None and not whole(old) and old.had is None):
+        return Loss(None, "what the old primary had is not known")
+    return Loss(lacks_bytes(have, known), "of the old primary's last report; what it wrote after that is unknown")
+
+
+def _position(view: ClusterView, node: Name) -> Position | None:
+    report = view.report(node)
+    return report.position if report else None
+
+
+def unfit(view: ClusterView, record: ClusterRecord, name: Name) -> str:
+    """Why this node could not win whatever its position; empty when it could."""
+    node, report = view.service.node(name), fresh(view, name)
+    if node is None or node.priority == 0:
+        return "is never to be promoted"
+    if report is None:
+        return "is not heard"
+    if report.identity is not None and report.identity != record.identity:
+        return "carries the identity of another cluster"
+    faults = (
+        (report.empty, "has no data"),
+        (report.less_data and not record.accept_loss, "came back with less data than it had"),
+        (report.needs_rebuild and not record.accept_loss, "needs its data copied anew"),
+        (report.disk_failing_ms >= view.service.timers.hang_ms, "has a disk that does not answer"),
+    )
+    return next((words for broken, words in faults if broken), "")
+
+
+def _refusal(view: ClusterView, record: ClusterRecord, name: Name) -> str:
+    """Why this node may not win now; empty when it may."""
+    by_nature = unfit(view, record, name)
+    if by_nature:
+        return by_nature
+    if name not in still(view, record):
+        return f"is not frozen at epoch {record.epoch}"
+    position, old = _position(view, name), closed_old(view, record)
+    if record.accept_loss or (position is None and old is not None and old.node == name):
+        return ""  # its own disk is all that there is
+    return "does not know its position" if position is None else _too_short(view, record, position)
+
+
+def _too_short(view: ClusterView, record: ClusterRecord, position: Position) -> str:
+    """What this position lacks that must not be lost; empty when nothing."""
+    old = closed_old(view, record)
+    everything = old.position if old is not None and whole(old) else None
+    if not view.service.durability.zero_loss:
+        return _beyond_bound(view, position, everything or record.known)
+    if record.start is not None and (short := _short(position, record.start, "the start of the last reign")):
+        return short
+    contained = frozenset(
+        name
+        for name, report in still(view, record).items()
+        if report.position is not None and contains(position, report.position)
+    )
+    if quorum.revoked(record.sync, contained):
+        return ""
+    if everything is None:
+        return "may lack acknowledged writes: it contains too few of those that acknowledge"
+    return _short(position, everything, "the closed old primary")
+
+
+def _beyond_bound(view: ClusterView, position: Position, last: Position | None) -> str:
+    most = view.service.durability.max_loss_bytes or 0
+    if last is None:
+        return "cannot be measured: the old primary's position was never known"
+    if relate(position, last) is Relation.BEHIND and lacks_bytes(position, last) <= most:
+        return ""
+    return _short(position, last, "the last known position")
+
+
+def _short(position: Position, reference: Position, what: str) -> str:
+    """The refusal of a position that does not contain the reference; empty when it does."""
+    if contains(position, reference):
+        return ""
+    if relate(position, reference) is Relation.FORKED:
+        return f"went another way than {what} ({position} against {reference})"
+    return f"is {lacks_bytes(position, reference)} bytes behind {what}"
+
+
+def _rank(view: ClusterView, record: ClusterRecord, one: Candidate, everybody: list[Candidate]) -> tuple[object, ...]:
+    """Eligible first, fresh tries before repeated ones, another node before the old primary, most data, preference."""
+    report, node = view.report(one.node), view.service.node(one.node)
+    contained = sum(
+        1
+        for other in everybody
+        if other.position is None or (one.position is not None and contains(one.position, other.position))
+    )
+    return (
+        bool(one.refusal),
+        one.node in record.tried,
+        one.node == record.previous,
+        -contained,
+        report.replay_lag_bytes if report else 0,
+        one.node != view.service.preferred,
+        -(node.priority if node else 0),
+        one.node,
+    )
+
+
+def _first(view: ClusterView) -> Election:
+    """Who is the first primary ever: all must be heard, and at most one may have data (it is taken over as it is)."""
+    candidates = []
+    for node in view.service.nodes:
+        report = fresh(view, node.name)
+        refusal = "is not heard: a cluster is born only when every node can say what it has" if report is None else ""
+        candidates.append(Candidate(node.name, report.position if report else None, refusal))
+    if any(one.refusal for one in candidates):
+        return Election(None, tuple(candidates))
+    owners = [one for one in candidates if one.position is not None]
+    positions = [one.position for one in owners if one.position is not None]
+    best = [one for one in owners if one.position and all(contains(one.position, each) for each in positions)]
+    if owners and not best:
+        return Election(None, tuple(Candidate(one.node, one.position, "has data of its own") for one in candidates))
+    pool = best or [one for one in candidates if _priority(view, one.node) > 0]
+    pool.sort(key=lambda one: (one.node != view.service.preferred, -_priority(view, one.node), one.node))
+    return Election(pool[0].node if pool else None, tuple(candidates))
+
+
+def _priority(view: ClusterView, name: Name) -> int:
+    node = view.service.node(name)
+    return node.priority if node else 0

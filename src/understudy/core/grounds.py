@@ -1,0 +1,55 @@
+"""The proof that a promotion cannot make two primaries (DESIGN 5.4), and what is still missing of it. Pure."""
+
+from understudy.core import quorum
+from understudy.core.election import closed_old, frozen
+from understudy.core.record import ClusterRecord, Ground, Phase
+from understudy.core.report import ClusterView, Running
+from understudy.core.text import Name
+from understudy.core.words import listed
+
+
+def proven(view: ClusterView, record: ClusterRecord) -> Ground | None:
+    """The first ground that holds, the strongest first; None when none does."""
+    if record.phase is Phase.BOOTSTRAPPING:
+        return Ground.FIRST
+    if record.previous is None:
+        return Ground.FENCED if not unaccounted(view, record) else _by_lease(view, record)
+    old = closed_old(view, record)
+    if old is not None and old.running is Running.DEAD:
+        return Ground.FENCED
+    if view.capabilities.revocation and quorum.revoked(record.sync, frozen(view, record)):
+        return Ground.REVOCATION
+    return Ground.SWORN if record.sworn_dead == record.previous else _by_lease(view, record)
+
+
+def unaccounted(view: ClusterView, record: ClusterRecord) -> list[Name]:
+    """Which nodes may be a primary that nobody knows of, when the record was made anew."""
+    everybody = {node.name for node in view.service.nodes} | {duty.node for duty in record.duties}
+    held = set(frozen(view, record))
+    held |= {
+        name
+        for name, seen in view.nodes
+        if seen.report and seen.report.identity == record.identity and seen.report.closed_epoch >= record.epoch
+    }
+    return sorted(everybody - held - {record.sworn_dead})
+
+
+def missing(view: ClusterView, record: ClusterRecord) -> str:
+    """What each ground lacks, as one clause without anything that changes by the second."""
+    held = frozen(view, record)
+    old = record.previous or listed([str(name) for name in unaccounted(view, record)])
+    words = [f"{old} is not verified dead"]
+    if view.capabilities.revocation and view.service.durability.zero_loss:
+        words.append(f"too few standbys are frozen to silence it ({listed(sorted(held), most=9)})")
+    words.append("its lease, and promises to it, are not proven to be over")
+    return listed(words)
+
+
+def _by_lease(view: ClusterView, record: ClusterRecord) -> Ground | None:
+    """The tombstone is in sight, the last counter has stood still for the whole lease, and no majority can promise."""
+    lease = view.lease
+    duration_ms = max(lease.duration_ms, view.service.timers.lease_ms)
+    free = frozen(view, record) | ({record.sworn_dead} if record.sworn_dead else frozenset())
+    over = lease.quiet_ms > duration_ms + duration_ms // 1000
+    buried = lease.owner is None and lease.epoch >= record.epoch
+    return Ground.LEASE if buried and over and quorum.released(record.electorates, free) else None

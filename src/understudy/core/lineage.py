@@ -1,0 +1,80 @@
+"""How much history a node has, and which: positions and lineages, the same for every engine. Pure arithmetic.
+
+RULES: engine words (LSN, timeline, replication id, GTID) stay in the drivers; a driver translates them into branches.
+Lineage is compared before any offset: two offsets on different histories say nothing about each other. Unknown is never
+better than anything.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One stretch of history: its id (timeline, replication id, domain) and the offset where it left the one before."""
+
+    id: str
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """All history up to `offset` bytes along `branches` (oldest first, the node's own branch last)."""
+
+    branches: tuple[Branch, ...]
+    offset: int
+
+    def __post_init__(self) -> None:
+        """Refuse a position without a history, or one whose branches do not rise."""
+        starts = [branch.start for branch in self.branches]
+        if not starts or starts != sorted(starts) or self.offset < starts[-1]:
+            raise ValueError(f"no position: branches {self.branches} with offset {self.offset}")
+
+    def __str__(self) -> str:
+        """`3/81293`: own branch and offset."""
+        return f"{self.branches[-1].id}/{self.offset}"
+
+
+class Relation(StrEnum):
+    """What one position is to another."""
+
+    SAME = "same"
+    BEHIND = "behind"
+    """The other has everything that this one has, and more."""
+    AHEAD = "ahead"
+    FORKED = "forked"
+    """Each has something that the other has not, or they never had anything in common."""
+
+
+def lacks_bytes(mine: Position, other: Position) -> int:
+    """How much of the other's history is not in mine; 0 means that mine contains the other."""
+    return other.offset - _common_end(mine, other)
+
+
+def contains(mine: Position, other: Position) -> bool:
+    """Whether everything in the other is in mine too."""
+    return _related(mine, other) and lacks_bytes(mine, other) == 0
+
+
+def relate(mine: Position, other: Position) -> Relation:
+    """What `mine` is to `other`."""
+    if contains(mine, other):
+        return Relation.SAME if contains(other, mine) else Relation.AHEAD
+    return Relation.BEHIND if contains(other, mine) else Relation.FORKED
+
+
+def _related(mine: Position, other: Position) -> bool:
+    return mine.branches[0] == other.branches[0]
+
+
+def _common_end(mine: Position, other: Position) -> int:
+    """Up to where both are the same history."""
+    shared = 0
+    for one, two in zip(mine.branches, other.branches, strict=False):
+        if one != two:
+            break
+        shared += 1
+    if shared == 0:
+        return other.branches[0].start
+    ends = [one.branches[shared].start if shared < len(one.branches) else one.offset for one in (mine, other)]
+    return min(ends)

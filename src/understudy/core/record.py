@@ -1,0 +1,205 @@
+"""What is decided about a cluster: one record in the store, changed only by compare-and-swap under the steward lease.
+
+The record is written before any action that it orders. What an agent has to do with its node is a *duty* in it:
+declarative, idempotent, under the record's epoch; so a steward may die at any moment and the next one goes on here.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from understudy.core.lineage import Position
+from understudy.core.text import Name
+
+
+class Phase(StrEnum):
+    """Where a cluster's failover stands (DESIGN 4)."""
+
+    BOOTSTRAPPING = "bootstrapping"
+    STEADY = "steady"
+    SUSPECT = "suspect"
+    CONFIRMED = "confirmed"
+    FENCING = "fencing"
+    ELECTING = "electing"
+    PROMOTING = "promoting"
+    ROUTING = "routing"
+    REJOINING = "rejoining"
+    HANDING_OVER = "handing_over"
+    PAUSED = "paused"
+    BLOCKED = "blocked"
+
+
+class Ground(StrEnum):
+    """Why a promotion cannot make two primaries (DESIGN 5.4)."""
+
+    FENCED = "fenced"
+    """The old primary is verified dead, and marked so on its disk, under this epoch."""
+    LEASE = "lease"
+    """Its lease has run out by the steward's own clock, and enough electors are frozen."""
+    REVOCATION = "revocation"
+    """Enough voters are frozen that nothing it still accepts can be acknowledged."""
+    FIRST = "first"
+    """There has never been a primary."""
+    SWORN = "sworn"
+    """A person swore that the old primary's machine is off."""
+
+
+class DutyKind(StrEnum):
+    """What an agent has to do with its node."""
+
+    PRIMARY = "primary"
+    STANDBY = "standby"
+    FROZEN = "frozen"
+    CLOSED = "closed"
+    HANDING_OVER = "handing_over"
+    REJOIN = "rejoin"
+    REBUILD = "rebuild"
+    ABSENT = "absent"
+
+
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """One node's duty. `source` is whom to follow, rejoin or rebuild from."""
+
+    node: Name
+    kind: DutyKind
+    source: Name | None = None
+    since: int = 0
+    """The record's serial when it was ordered: tells a second rebuild from the first."""
+    consent: bool = False
+    """A person agreed that this node's data, another cluster's too, is put aside (and destroyed where no copy fits)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SyncConfig:
+    """A commit rule: a write is acknowledged when `acks` of `voters` have it. acks 0 asks nobody (asynchronous)."""
+
+    voters: frozenset[Name]
+    acks: int
+    serial: int = 0
+    """Of the record that ordered it: tells the same rule, ordered again, from its first time."""
+
+    def same_rule(self, other: "SyncConfig") -> bool:
+        """Whether both ask the same."""
+        return self.voters == other.voters and self.acks == other.acks
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What a failover lost, as far as it is known: None means that it could not be measured. `reason` says how."""
+
+    bytes: int | None
+    reason: str
+
+
+class Origin(StrEnum):
+    """Out of what a cluster got blocked."""
+
+    CONFIRMED = "confirmed"
+    FENCING = "fencing"
+    FOREIGN = "foreign"
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """Why nothing goes on, and the exact command that a person can give."""
+
+    origin: Origin
+    reason: str
+    command: str
+
+
+class RequestKind(StrEnum):
+    """What a person asks of a cluster."""
+
+    SWITCHOVER = "switchover"
+    FAILOVER = "failover"
+    PAUSE = "pause"
+    RESUME = "resume"
+    REBUILD = "rebuild"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A person's wish, taken into the record with the transaction that removes it from the queue. id 0: nobody's."""
+
+    id: int
+    kind: RequestKind
+    node: Name | None = None
+    """Whom to switch over to, or to rebuild; None lets us choose."""
+    accept_loss: bool = False
+    """For a failover: promote the best that is left, whatever it lacks."""
+    sworn_dead: Name | None = None
+    """For a failover: this node's machine is off; a person has looked."""
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """How long each step of the present or last failover took, each by the clock of whoever was steward.
+
+    A change of steward hides what passed before the new one looked.
+    """
+
+    detect_ms: int = 0
+    confirm_ms: int = 0
+    fence_ms: int = 0
+    promote_ms: int = 0
+    route_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterRecord:
+    """Everything decided about one cluster."""
+
+    cluster: Name
+    identity: str
+    """Drawn once when the cluster was born; nodes keep it too, so that another cluster's record is never obeyed."""
+    epoch: int
+    serial: int
+    """+1 with every stored change, across epochs: agents say what they have read; a restored store is behind them."""
+    phase: Phase
+    primary: Name | None
+    """Who takes writes in this epoch, or is about to; None from `fencing` until the next one is crowned."""
+    previous: Name | None
+    """Whose silence must be proven before the next promotion. None: unknown (the record was made anew), or no one."""
+    duties: tuple[Duty, ...]
+    sync: tuple[SyncConfig, ...]
+    """Every rule that may be in force on the one who may still acknowledge, the wanted one last."""
+    electorates: tuple[frozenset[Name], ...]
+    """Every set of nodes whose majority may promise to the primary while the store is away; one or two, wanted last."""
+    electorate_serial: int = 0
+    """The serial at which the last electorate was added."""
+    sync_mark: Position | None = None
+    """The primary's position when the wanted rule was first seen in force: what its voters must reach before the older
+    rule is forgotten."""
+    start: Position | None = None
+    """Where the last crowned primary stood when it was crowned. Everything acknowledged in earlier epochs is in it."""
+    known: Position | None = None
+    """The last position that a primary was known to have reached."""
+    ground: Ground | None = None
+    target: Name | None = None
+    """Who is to take over in a switchover."""
+    request: Request | None = None
+    """The wish that is being carried out."""
+    accept_loss: bool = False
+    """A person accepted loss for the failover under way."""
+    sworn_dead: Name | None = None
+    tried: tuple[Name, ...] = ()
+    """Whose promotion failed in the failover under way."""
+    blocked: Blocked | None = None
+    loss: Loss | None = None
+    """Of the last failover."""
+    timings: Timings = Timings()
+    failback_wall_s: float = 0.0
+    """When the last failback began, by a wall clock; the hold that it makes is bounded by failback_every_s."""
+    reason: str = ""
+    """The sentence of the row that led here."""
+
+    def duty(self, node: Name) -> Duty | None:
+        """The duty of that node."""
+        return next((duty for duty in self.duties if duty.node == node), None)
+
+
+def wanted_sync(record: ClusterRecord) -> SyncConfig:
+    """The commit rule that the primary is to have."""
+    return record.sync[-1]

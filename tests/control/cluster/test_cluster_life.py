@@ -1,0 +1,202 @@
+"""The life of a cluster under the real loop: born, failed over, handed over, paused, cut off from the store."""
+
+import asyncio
+
+import pytest
+from tests.control.cluster.stage import H1, H2, H3, Stage, born, play, well
+
+from understudy.control.cluster import observer, steward
+from understudy.core.codec import encode
+from understudy.core.record import DutyKind, Phase, RequestKind
+from understudy.core.report import Decision, Running
+from understudy.drivers.fake import MARIADB, POSTGRES, REDIS
+
+FLAVOURS = pytest.mark.parametrize("flavour", [POSTGRES, REDIS, MARIADB], ids=lambda one: one.name)
+
+
+@FLAVOURS
+def test_born(flavour) -> None:
+    """Three empty nodes become one primary, which takes writes, and two standbys that hear it."""
+
+    async def scene(stage: Stage) -> None:
+        await born(stage)
+        assert stage.record().epoch == 1
+        assert len({disk.facts.identity for disk in stage.disks.values()} - {None}) == 1
+
+    play(scene, flavour)
+
+
+@FLAVOURS
+def test_engine_killed(flavour) -> None:
+    """When the primary's engine dies another takes over soon, nothing acknowledged is lost, and the old one rejoins."""
+
+    async def scene(stage: Stage) -> None:
+        await born(stage)
+        old = stage.primary()
+        old.kill()
+        await stage.until(lambda: stage.primary() not in {None, old}, 10)
+        await well(stage)
+        assert stage.record().epoch == 2
+        if flavour.capabilities.zero_loss_commit:
+            assert not stage.lost()
+
+    play(scene, flavour)
+
+
+def test_host_lost() -> None:
+    """When the primary's host is gone without a word, another takes over, and nothing acknowledged is lost."""
+
+    async def scene(stage: Stage) -> None:
+        await born(stage)
+        old = stage.primary()
+        stage.agents[old.node.host].die()
+        stage.cut(old.node.host, {H1, H2, H3} - {old.node.host})
+        await stage.until(lambda: stage.primary() not in {None, old}, 10)
+        await asyncio.sleep(5)
+        assert not stage.lost()
+        assert old.running is Running.DEAD, "the guard has killed what nobody renewed"
+
+    play(scene)
+
+
+def test_switchover() -> None:
+    """A switchover moves the primary where a person wants it; the old one follows it, and nothing is lost."""
+
+    async def scene(stage: Stage) -> None:
+        await born(stage)
+        old = stage.primary()
+        target = next(engine for engine in stage.engines if engine is not old)
+        await stage.order(1, RequestKind.SWITCHOVER, node=target.name)
+        await stage.until(lambda: stage.primary() is target, 10)
+        await well(stage)
+        assert not stage.lost()
+
+    play(scene)
+
+
+def test_paused() -> None:
+    """A paused cluster does nothing when its primary dies; resumed, it fails over."""
+
+    async def scene(stage: Stage) -> None:
+        await born(stage)
+        await stage.order(1, RequestKind.PAUSE)
+        await stage.until(lambda: stage.record().phase is Phase.PAUSED)
+        old = stage.primary()
+        old.kill()
+        await asyncio.sleep(20)
+        assert (stage.record().phase, stage.record().epoch, stage.primary()) == (Phase.PAUSED, 1, None)
+        await stage.order(2, RequestKind.RESUME)
+        await stage.until(lambda: stage.primary() is not None, 10)
+        assert not stage.lost()
+
+    play(scene)
+
+
+def test_store_away() -> None:
+    """The primary goes on for as long as the store is away, on the promises of a majority of the data nodes."""
+
+    async def scene(stage: Stage) -> None:
+        await born(stage)
+        old = stage.primary()
+        stage.outage(away=True)
+        for _ in range(600):
+            await asyncio.sleep(0.1)
+            assert stage.primary() is old
+        stage.outage(away=False)
+        await asyncio.sleep(10)
+        assert stage.primary() is old
+        assert (stage.record().phase, stage.record().epoch) == (Phase.STEADY, 1)
+
+    play(scene)
+
+
+def test_store_away_and_alone() -> None:
+    """Without the store and without a majority's promises, the primary is closed before its deadline."""
+
+    async def scene(stage: Stage) -> None:
+        await born(stage)
+        old = stage.primary()
+        stage.outage(away=True)
+        stage.cut(old.node.host, {H1, H2, H3} - {old.node.host})
+        lease_s = stage.service.timers.lease_ms / 1000
+        await stage.until(lambda: old.running is Running.DEAD, lease_s, write=False)
+
+    play(scene)
+
+
+def test_agent_restarted() -> None:
+    """An agent that dies and comes back takes up its engine as it is: no failover, no restart, no closed client."""
+
+    async def scene(stage: Stage) -> None:
+        await born(stage)
+        old = stage.primary()
+        host, incarnation = old.node.host, old.incarnation
+        stage.agents[host].die()
+        await asyncio.sleep(1.5)
+        stage.start(host)
+        await asyncio.sleep(10)
+        assert (stage.primary(), old.incarnation, stage.record().epoch) == (old, incarnation, 1)
+        assert stage.record().phase is Phase.STEADY
+
+    play(scene)
+
+
+def test_agent_gone() -> None:
+    """An agent that stays away is fenced by its guard, and only then is there another primary."""
+
+    async def scene(stage: Stage) -> None:
+        await born(stage)
+        old = stage.primary()
+        stage.agents[old.node.host].die()
+        await stage.until(lambda: stage.primary() not in {None, old}, 15)
+        assert old.running is Running.DEAD
+        assert not stage.lost()
+
+    play(scene)
+
+
+def test_steward_elsewhere() -> None:
+    """In steady times the steward sits on another host than the primary."""
+
+    async def scene(stage: Stage) -> None:
+        await born(stage)
+        await asyncio.sleep(10)
+        holding = [host for host, agent in stage.agents.items() if agent.loop.steward.holding]
+        assert len(holding) == 1
+        assert holding != [stage.primary().node.host]
+
+    play(scene)
+
+
+def test_less_data() -> None:
+    """A Redis that comes back with less than it had is not made primary as it is, nor followed."""
+
+    async def scene(stage: Stage) -> None:
+        await born(stage)
+        old = stage.primary()
+        old.kill()
+        old.lose(10)
+        await stage.until(lambda: stage.primary() not in {None, old}, 10)
+        await well(stage)
+        assert len(stage.lost()) <= 1
+        assert stage.record().duty(old.name).kind is DutyKind.STANDBY
+
+    play(scene, REDIS)
+
+
+def test_quiet_is_cheap(monkeypatch) -> None:
+    """In steady times nothing is decided and nothing encoded anew; few ticks do for three hosts."""
+
+    async def scene(stage: Stage) -> None:
+        await born(stage)
+        await asyncio.sleep(20)
+        decided, encoded = [], []
+        monkeypatch.setattr(steward, "decide", lambda view, now: decided.append(now) or Decision(view.record))
+        monkeypatch.setattr(observer, "encode", lambda value: encoded.append(value) or encode(value))
+        ticks = stage.ticks
+        await asyncio.sleep(100)
+        assert stage.ticks - ticks <= 900
+        assert len(decided) <= 100 / (stage.service.timers.drop_ms / 1000) + 1
+        assert not encoded
+
+    play(scene)

@@ -1,0 +1,198 @@
+"""The truth of a run, and whether it breaks a rule: fills core/invariants.py's World after every step that changed
+something, and adds what only the simulator can know: every single acknowledged write, and what a report may claim.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tests.simulation.engine import UNIT, Engine
+from tests.simulation.scheduler import Scheduler
+from tests.simulation.transcript import Transcript
+from understudy.core import invariants
+from understudy.core.cluster import ClusterService
+from understudy.core.invariants import Ack, Bounds, Destroyed, Failover, Memory, NodeTruth, Routed, Violation, World
+from understudy.core.lineage import Position
+from understudy.core.record import ClusterRecord, Phase
+from understudy.core.report import Running
+from understudy.core.text import Name
+
+
+@dataclass(slots=True)
+class _News:
+    """What happened since the last check."""
+
+    acks: list[Ack] = field(default_factory=list)
+    promotions: list[invariants.Promotion] = field(default_factory=list)
+    failovers: list[Failover] = field(default_factory=list)
+    routed: list[Routed] = field(default_factory=list)
+    destroyed: list[Destroyed] = field(default_factory=list)
+    failbacks: int = 0
+
+
+class Checker:
+    """Is told of everything that really happens; remembers the first violation."""
+
+    def __init__(self, scheduler: Scheduler, service: ClusterService, bounds: Bounds, transcript: Transcript) -> None:
+        self._scheduler = scheduler
+        self._service = service
+        self._bounds = bounds
+        self.transcript = transcript
+        self.violation: Violation | None = None
+        self.engines: dict[Name, Engine] = {}
+        self.closed: Callable[[Name], bool] = lambda _name: False
+        """Whether a node bears the closed mark on its disk."""
+        self.record: ClusterRecord | None = None
+        """The newest that was ever stored."""
+        self.able_since_s: float | None = None
+        self.healthy: Callable[[Name], bool] = lambda _name: False
+        """Whether a primary is up, takes writes, and is heard; set where a run promises to know."""
+        self.paused: Callable[[], bool] = lambda: False
+        """Whether the record says so."""
+        self.acknowledged_writes: dict[int, tuple[Name, int]] = {}
+        """Every write that must be in every later primary, and where and in which epoch it was acknowledged."""
+        self.acks = 0
+        self.promotions = 0
+        self._marker = 0
+        self._memory = Memory()
+        self._news: _News | None = None
+
+    # What engines tell.
+
+    def draw_marker(self) -> int:
+        """The id of an entry that no client wrote."""
+        self._marker -= 1
+        return self._marker
+
+    def acknowledged(self, engine: Engine, write: int) -> None:
+        """A client was told that its write is done."""
+        self.acks += 1
+        strict = engine.sync.acks > 0
+        at = next(index for index in range(len(engine.data.log), 0, -1) if engine.data.log[index - 1] == write)
+        position = Position(engine.data.branches, at * UNIT)
+        self._fresh().acks.append(Ack(engine.name, engine.promoted_epoch, position, strict))
+        if strict:
+            self.acknowledged_writes[write] = (engine.name, engine.promoted_epoch)
+
+    def promoted(self, engine: Engine, epoch: int) -> None:
+        """An engine became primary; its own branch has begun, nothing is in it yet but a marker."""
+        self.promotions += 1
+        record = self.record
+        before = Position(engine.data.branches[:-1], (len(engine.data.log) - 1) * UNIT)
+        ours = record is not None and record.epoch == epoch
+        accepted = bool(record and record.accept_loss) and ours
+        promotion = invariants.Promotion(
+            engine.name,
+            epoch,
+            before,
+            record.ground if record and ours else None,
+            self._service.durability.max_loss_bytes,
+            record.known if record and ours else None,
+            accept_loss=accepted,
+        )
+        self._fresh().promotions.append(promotion)
+        self.noted(engine.name, "promoted", f"epoch {epoch} at {before}")
+        missing = self.acknowledged_writes.keys() - set(engine.data.log)
+        if missing and accepted:
+            for write in missing:
+                del self.acknowledged_writes[write]
+        elif missing:
+            write = min(missing)
+            name, in_epoch = self.acknowledged_writes[write]
+            self.fail("I2", f"{engine.name} lacks write {write}, acknowledged by {name} in epoch {in_epoch}")
+
+    def opened(self, engine: Engine) -> None:
+        """An engine lets clients in."""
+        self._fresh()
+        self.noted(engine.name, "opened", f"epoch {engine.promoted_epoch}")
+
+    def discarded(self, engine: Engine, log: list[int], *, kept: bool) -> None:
+        """Data were undone or replaced."""
+        self._fresh().destroyed.append(Destroyed(engine.name, kept, consent=False))
+        self.noted(engine.name, "discarded", f"{len(log)} entries, {'kept aside' if kept else 'gone'}")
+
+    def noted(self, who: str, what: str, detail: str) -> None:
+        """Anything that a reader wants to know."""
+        self.transcript.add(self._scheduler.now_s, who, what, detail)
+
+    # What the rest of the world tells.
+
+    def stored(self, record: ClusterRecord) -> None:
+        """A record took effect in the store."""
+        before = self.record
+        if before is None or before.identity != record.identity or record.epoch >= before.epoch:
+            self.record = record
+        if before is not None and before.identity == record.identity:
+            if record.epoch < before.epoch and record.phase is Phase.PROMOTING:
+                self.fail("I4", f"epoch {record.epoch} was used again after {before.epoch}")
+            if record.epoch > before.epoch and record.phase is Phase.FENCING:
+                self._fenced(before, record)
+            if record.request and record.request.by == "failback" and before.phase is Phase.STEADY and (
+                record.phase is Phase.HANDING_OVER
+            ):
+                self._fresh().failbacks += 1
+
+    def _fenced(self, before: ClusterRecord, record: ClusterRecord) -> None:
+        ordered = record.request is not None or before.phase not in (Phase.STEADY, Phase.SUSPECT, Phase.CONFIRMED)
+        healthy = before.primary is not None and self.healthy(before.primary)
+        self._fresh().failovers.append(Failover(record.epoch, before.primary, healthy, ordered))
+
+    def routed(self, router: Name, epoch: int, known_epoch: int) -> None:
+        """A router sent a write to an epoch."""
+        self._fresh().routed.append(Routed(router, epoch, known_epoch))
+
+    def acted(self, action: str, *, paused: bool) -> None:
+        """An agent begins an action; `paused`: though it knows that it must not."""
+        if paused:
+            self.fail("I10", f"{action} was begun while paused")
+
+    def touched(self) -> None:
+        """Something about a node changed."""
+        self._fresh()
+
+    def fail(self, rule: str, what: str) -> None:
+        """A rule is broken; the run ends here."""
+        if self.violation is None:
+            self.violation = Violation(rule, what)
+            self.noted("CHECK", rule, what)
+        self._scheduler.stop()
+
+    def _fresh(self) -> _News:
+        if self._news is None:
+            self._news = _News()
+            self._scheduler.soon(self.check)
+        return self._news
+
+    def check(self) -> None:
+        """Look at the world as it is now."""
+        news, self._news = self._news or _News(), None
+        world = World(
+            now_s=self._scheduler.now_s,
+            nodes=tuple(self._truth(engine) for engine in self.engines.values()),
+            acks=tuple(news.acks),
+            promotions=tuple(news.promotions),
+            failovers=tuple(news.failovers),
+            routed=tuple(news.routed),
+            destroyed=tuple(news.destroyed),
+            failbacks=news.failbacks,
+            paused=self.paused(),
+            able_since_s=self.able_since_s,
+        )
+        self._memory, found = invariants.check(self._memory, world, self._bounds)
+        for violation in found:
+            self.fail(violation.rule, violation.what)
+
+    def _truth(self, engine: Engine) -> NodeTruth:
+        is_open = engine.writable and engine.running is not Running.DEAD
+        able = is_open and engine.answers and not engine.host.disk_failing_s
+        able = able and engine.voters_heard >= engine.sync.acks
+        return NodeTruth(engine.name, engine.promoted_epoch, able, is_open, self.closed(engine.name))
+
+    # The end.
+
+    def history(self, primary: Engine) -> None:
+        """At the end: everything that had to be kept is in the final primary."""
+        missing = self.acknowledged_writes.keys() - set(primary.data.log)
+        if missing:
+            write = min(missing)
+            name, epoch = self.acknowledged_writes[write]
+            self.fail("I2", f"{primary.name} ends without write {write}, acknowledged by {name} in epoch {epoch}")

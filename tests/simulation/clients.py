@@ -1,0 +1,70 @@
+"""Those who write: through the routers, and straight at any node that looks writable, as a client with an old address does."""
+
+from typing import TYPE_CHECKING
+
+from tests.simulation.agents import Router, Site
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+DIRECT_SHARE = 0.3
+RESTS_S = 40.0
+
+
+class Clients:
+    """Write for ever, each write with a number of its own. Clients reach every host: they may sit on either side of a cut."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._random = world.random
+        self._number = 0
+        self._left = 50
+        """How many writes are left in this burst."""
+        self.last_routed_s = 0.0
+        """When a write through a router was last acknowledged."""
+        self._next()
+
+    def _next(self) -> None:
+        """Writes come in bursts, with rests between them in which nothing changes."""
+        self._left -= 1
+        if self._left > 0:
+            wait_s = self._world.plan.write_every_s * (0.5 + self._random.random())
+        else:
+            self._left = self._random.randint(5, 30)
+            wait_s = RESTS_S * self._random.random()
+        self._world.scheduler.later(wait_s, self._write)
+
+    def _write(self) -> None:
+        self._number += 1
+        if self._random.random() < DIRECT_SHARE:
+            self._direct(self._random.choice(list(self._world.sites.values())), self._number)
+        else:
+            routers = list(self._world.routers.values())
+            self._routed(self._random.choice(routers), self._number)
+        self._next()
+
+    def _direct(self, site: Site, number: int) -> None:
+        engine = site.engine
+        if engine.process is not None:
+            engine.process.do(engine.write, number, None)
+
+    def _routed(self, router: Router, number: int) -> None:
+        if router.alive:
+            router.do(self._forward, router, number)
+
+    def _forward(self, router: Router, number: int) -> None:
+        """The router sends it where its route says, or keeps it waiting; it is not tried again."""
+        world, route = self._world, router.route
+        if route is None or route.write is None:
+            return
+        world.checker.routed(router.name, route.epoch, router.known_epoch)
+        site = world.sites[route.write]
+        world.network.datagram(router.host.name, site.node.host, self._arrive, site, number)
+
+    def _arrive(self, site: Site, number: int) -> None:
+        engine = site.engine
+        if engine.process is not None:
+            engine.process.do(engine.write, number, self._acknowledged)
+
+    def _acknowledged(self) -> None:
+        self.last_routed_s = self._world.scheduler.now_s

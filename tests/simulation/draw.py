@@ -1,0 +1,121 @@
+"""What a seed stands for: a cluster of some shape, its hosts' clocks, and what befalls it. Values only; all from the seed."""
+
+from dataclasses import dataclass
+from random import Random
+
+from tests.simulation.engine import ALL_RULES, POSTGRES, Rules
+from tests.simulation.faults import Fault, draw_faults
+from understudy.core.cluster import ClusterService, Durability, Node, Timers
+from understudy.core.model import FailoverMode
+from understudy.core.text import Name
+
+CLUSTER = Name("shop")
+LEASES_MS = (2000, 3000, 4000, 6000, 8000, 10_000, 12_000, 15_000, 15_000, 15_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One run."""
+
+    seed: int
+    service: ClusterService
+    rules: Rules
+    hosts: tuple[str, ...]
+    """All that have an agent; the first ones have a node each."""
+    routers: tuple[str, ...]
+    rates: tuple[float, ...]
+    """How fast each host's clock goes."""
+    faults: tuple[Fault, ...]
+    faulty_s: float
+    """When the last fault has healed."""
+    quiet_s: float
+    """How long it runs on after that."""
+    observers_only: bool
+    """Faults befall only those who watch: the primary must keep its part (I11)."""
+    write_every_s: float
+
+    def __str__(self) -> str:
+        """One line that says what is special about it."""
+        service = self.service
+        loss = service.durability.max_loss_bytes
+        rule = f"zero_loss, acks {service.durability.acks}" if loss is None else f"max_loss {loss}"
+        extra = " observers only" if self.observers_only else ""
+        return (
+            f"{self.rules.kind}, {len(service.nodes)} nodes, {len(self.hosts)} agents, {rule}, {service.mode}, "
+            f"lease {service.timers.lease_ms} ms, preferred {service.preferred}, {len(self.faults)} faults{extra}"
+        )
+
+
+def draw(seed: int) -> Plan:
+    """The plan of a seed."""
+    random = Random(f"plan {seed}")
+    rules = random.choice((POSTGRES, *ALL_RULES))
+    count = random.choice((1, 2, 3, 3, 3, 3, 4, 5))
+    service = _service(random, rules, count)
+    hosts = tuple(f"h{number}" for number in range(1, count + 1 + random.choice((0, 0, 1))))
+    observers_only = random.random() < 0.1 and count > 1
+    faulty_s = 40.0 + 260.0 * random.random()
+    faults = draw_faults(random, service, hosts, faulty_s, observers_only=observers_only)
+    return Plan(
+        seed=seed,
+        service=service,
+        rules=rules,
+        hosts=hosts,
+        routers=tuple(sorted(random.sample(hosts, k=min(len(hosts), random.choice((1, 2)))))),
+        rates=tuple(1.0 + random.uniform(-0.0004, 0.0004) for _ in hosts),
+        faults=faults,
+        faulty_s=faulty_s,
+        quiet_s=bound_s(service.timers) + 15.0,
+        observers_only=observers_only,
+        write_every_s=random.choice((0.3, 1.0, 2.0)),
+    )
+
+
+def bound_s(timers: Timers) -> float:
+    """Within what time after the last fault somebody must take writes.
+
+    What may have to run out one after the other: a promotion or a switchover under way, a fence that gets late, a person's
+    answer to what is blocked, and once more a fence and a promotion.
+    """
+    return (3 * timers.fence_ms + 2 * timers.promote_ms + timers.handover_ms + timers.elector_drop_ms) / 1000 + 30.0
+
+
+def _service(random: Random, rules: Rules, count: int) -> ClusterService:
+    nodes = tuple(
+        Node(Name("abcde"[index]), Name(f"h{index + 1}"), priority=random.choice((1, 1, 1, 2, 0 if index > 1 else 1)))
+        for index in range(count)
+    )
+    strict = rules.capabilities.zero_loss_commit and count > 1 and random.random() < 0.75
+    acks = random.choice((1, 1, 2)) if count > 2 else 1
+    return ClusterService(
+        name=CLUSTER,
+        nodes=nodes,
+        durability=Durability(None, acks) if strict else Durability(random.choice((100, 1000, 1_000_000)), acks),
+        mode=FailoverMode.MANUAL if random.random() < 0.1 else FailoverMode.FAST,
+        timers=_timers(random),
+        preferred=random.choice(nodes).name if random.random() < 0.2 else None,
+        failback_every_s=random.choice((60, 600)),
+    )
+
+
+def _timers(random: Random) -> Timers:
+    lease_ms = random.choice(LEASES_MS)
+    renew, timeout, margin = random.choice(((0.3, 0.2, 0.25), (0.3, 0.2, 0.25), (0.25, 0.25, 0.25)))
+    return Timers(
+        lease_ms=lease_ms,
+        renew_ms=int(lease_ms * renew),
+        timeout_ms=int(lease_ms * timeout),
+        margin_ms=int(lease_ms * margin),
+        confirm_ms=lease_ms // 10,
+        hang_ms=lease_ms // 2,
+        report_ms=lease_ms // random.choice((6, 6, 10)),
+        link_silent_ms=lease_ms // 4,
+        drop_ms=lease_ms,
+        elector_drop_ms=lease_ms * random.choice((2, 6)),
+        elect_ms=lease_ms // 8,
+        promote_ms=10_000,
+        route_ms=lease_ms // 2,
+        rejoin_ms=20_000,
+        handover_ms=random.choice((3000, 10_000)),
+        failback_ms=random.choice((5000, 30_000)),
+    )

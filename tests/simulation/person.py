@@ -1,0 +1,52 @@
+"""A person: gives orders at bad moments while there are faults; afterwards does what a blocked cluster tells him to do."""
+
+from typing import TYPE_CHECKING
+
+from understudy.control.keys import cluster_command
+from understudy.core.codec import encode
+from understudy.core.record import Phase, Request, RequestKind
+from understudy.core.text import Name
+from understudy.store.base import Put
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+LOOKS_EVERY_S = 5.0
+
+
+class Person:
+    """Writes wishes straight into the store, as the API does."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._number = 0
+
+    def asks(self, kind: RequestKind, node: Name | None, *, accept_loss: bool = False, sworn: Name | None = None) -> None:
+        """Order something."""
+        self._number += 1
+        request = Request(self._number, kind, node, accept_loss=accept_loss, sworn_dead=sworn, by="a person")
+        world = self._world
+        world.note("person", "asks", f"{kind} {node or ''}{' accepting loss' if accept_loss else ''}{f' {sworn} is off' if sworn else ''}")
+        key = cluster_command(world.plan.service.name, self._number)
+        world.store.transact([], [Put(key, encode(request))])
+
+    def begins_to_care(self) -> None:
+        """From now on he looks at the cluster now and then."""
+        self._world.scheduler.later(LOOKS_EVERY_S, self._look)
+
+    def _look(self) -> None:
+        world, record = self._world, self._world.checker.record
+        if record is not None and record.phase is Phase.PAUSED:
+            self.asks(RequestKind.RESUME, None)
+        elif record is not None and record.phase is Phase.BLOCKED and record.blocked is not None:
+            words = record.blocked.command.split()
+            sworn = words[words.index("--sworn-dead") + 1] if "--sworn-dead" in words else None
+            if sworn in world.sites:
+                world.power_cycle(world.sites[Name(sworn)].node.host)
+            self.asks(
+                RequestKind.FAILOVER,
+                None,
+                accept_loss="--accept-loss" in words,
+                sworn=Name(sworn) if sworn in world.sites else None,
+            )
+        world.scheduler.later(LOOKS_EVERY_S, self._look)

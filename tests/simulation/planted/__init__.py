@@ -1,0 +1,1 @@
+"""Bugs planted into the real code, one small patch each, to show that the checkers bite: `make sim-bugs`."""

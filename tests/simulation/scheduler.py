@@ -1,0 +1,180 @@
+"""Virtual time: one heap of events under the whole world, and an asyncio loop for each process on top of it.
+
+RULES: time moves only by jumping to the next event. Events of the same moment run in the order in which they were
+made, so a seed always gives the same run. Nothing here knows of clusters.
+"""
+
+import asyncio
+from asyncio import events
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from heapq import heappop, heappush
+from typing import Any
+
+Call = Callable[..., Any]
+MOST_AT_ONCE = 20_000
+"""How many steps one event may lead to in the same moment."""
+
+
+class Scheduler:
+    """True time in seconds, and what is to happen."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.steps = 0
+        self._heap: list[tuple[float, int, Call, tuple[Any, ...]]] = []
+        self.ready: deque[tuple[Call, tuple[Any, ...]]] = deque()
+        """What is due in this moment, in its order."""
+        self._made = 0
+        self._stopped = False
+
+    def at(self, when_s: float, call: Call, *args: Any) -> None:
+        """Run the call at that true time, or now if that has passed."""
+        self._made += 1
+        heappush(self._heap, (when_s, self._made, call, args))
+
+    def later(self, delay_s: float, call: Call, *args: Any) -> None:
+        """Run the call after that time."""
+        self.at(self.now_s + delay_s, call, *args)
+
+    def soon(self, call: Call, *args: Any) -> None:
+        """Run the call in this very moment, after everything that is already due."""
+        self.ready.append((call, args))
+
+    def stop(self) -> None:
+        """End `run` after the present step."""
+        self._stopped = True
+
+    def run(self, until_s: float) -> None:
+        """Jump from event to event until that time."""
+        heap, ready = self._heap, self.ready
+        still = 0
+        while not self._stopped:
+            if ready:
+                call, args = ready.popleft()
+                still += 1
+                if still > MOST_AT_ONCE:
+                    raise RuntimeError("something goes round for ever without time moving")
+            elif heap and heap[0][0] <= until_s:
+                when_s, _, call, args = heappop(heap)
+                still = 0
+                if when_s > self.now_s:
+                    self.now_s = when_s
+            else:
+                self.now_s = max(self.now_s, until_s)
+                return
+            self.steps += 1
+            call(*args)
+
+
+class Clock:
+    """The clocks of one host: both drift; the wall clock jumps too. The boot clock counts pauses of all kinds."""
+
+    def __init__(self, scheduler: Scheduler, rate: float, booted_s: float, wall_s: float) -> None:
+        self._scheduler = scheduler
+        self.rate = rate
+        self._booted_s = booted_s
+        self._wall_s = wall_s
+
+    def boot_s(self) -> float:
+        """What CLOCK_BOOTTIME says on this host."""
+        return (self._scheduler.now_s - self._booted_s) * self.rate
+
+    def wall_s(self) -> float:
+        """What people's time is on this host."""
+        return self._wall_s + self._scheduler.now_s * self.rate
+
+    def true_s(self, boot_s: float) -> float:
+        """When the boot clock will have come so far (a nanosecond later, for the rounding)."""
+        return boot_s / self.rate + self._booted_s + 1e-9
+
+    def reboot(self) -> None:
+        """The boot clock begins anew."""
+        self._booted_s = self._scheduler.now_s
+
+    def step_wall(self, by_s: float) -> None:
+        """Somebody sets the wall clock."""
+        self._wall_s += by_s
+
+
+class _Handle:
+    """What asyncio wants back for a call that was asked for."""
+
+    __slots__ = ("_args", "_cancelled", "_context", "_when", "call")
+
+    def __init__(self, call: Call, args: tuple[Any, ...], context: Context | None, when: float) -> None:
+        self.call = call
+        self._args = args
+        self._context = context or copy_context()
+        self._cancelled = False
+        self._when = when
+
+    def cancel(self) -> None:
+        self._cancelled = True
+
+    def cancelled(self) -> bool:
+        return self._cancelled
+
+    def when(self) -> float:
+        return self._when
+
+
+class Loop(asyncio.AbstractEventLoop):
+    """The asyncio loop of one process: its time is the boot clock of the host; it stops and dies with the process."""
+
+    def __init__(
+        self, scheduler: Scheduler, clock: Clock, do: Callable[..., None], fault: Callable[[dict[str, Any]], None]
+    ) -> None:
+        self._scheduler = scheduler
+        self._clock = clock
+        self._do = do
+        """Runs a call in the process: at once, when it goes on after a stop, or never."""
+        self._fault = fault
+        self._soon = scheduler.ready.append
+
+    def time(self) -> float:
+        return self._clock.boot_s()
+
+    def call_soon(self, callback: Call, *args: Any, context: Context | None = None) -> _Handle:  # type: ignore[override]
+        handle = _Handle(callback, args, context, 0.0)
+        self._soon((self._do, (self._run, handle)))
+        return handle
+
+    def call_at(self, when: float, callback: Call, *args: Any, context: Context | None = None) -> _Handle:  # type: ignore[override]
+        handle = _Handle(callback, args, context, when)
+        self._scheduler.at(self._clock.true_s(when), self._do, self._run, handle)
+        return handle
+
+    def call_later(self, delay: float, callback: Call, *args: Any, context: Context | None = None) -> _Handle:  # type: ignore[override]
+        return self.call_at(self._clock.boot_s() + delay, callback, *args, context=context)
+
+    def _run(self, handle: _Handle) -> None:
+        if handle._cancelled:
+            return
+        events._set_running_loop(self)
+        try:
+            handle._context.run(handle.call, *handle._args)
+        finally:
+            events._set_running_loop(None)
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return asyncio.Future(loop=self)
+
+    def create_task(self, coro: Any, **kwargs: Any) -> asyncio.Task[Any]:
+        task = asyncio.Task(coro, loop=self, **kwargs)
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # processes die with tasks in flight; that is the point
+        return task
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return True
+
+    def is_closed(self) -> bool:
+        return False
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """A fault that nobody caught is a fault of the code under test."""
+        self._fault(context)

@@ -1,0 +1,451 @@
+"""One simulated cluster: hosts, network, store, engines, agents, clients, a person; and the faults that befall them.
+
+READ FIRST: World.run. RULES: everything random comes from the world's own generator, which the seed starts; so the same
+seed gives the same run, byte for byte.
+"""
+
+import re
+import traceback
+from collections.abc import Callable
+from random import Random
+
+from tests.simulation.agents import Agent, Router, Site
+from tests.simulation.checkers import Checker
+from tests.simulation.clients import Clients
+from tests.simulation.draw import Plan, bound_s
+from tests.simulation.engine import Data, Engine
+from tests.simulation.faults import Fault
+from tests.simulation.hosts import Host
+from tests.simulation.network import Network
+from tests.simulation.person import Person
+from tests.simulation.scheduler import Clock, Scheduler
+from tests.simulation.store import STORE, StoreServer
+from tests.simulation.transcript import Transcript
+from understudy.control.cluster.beats import content
+from understudy.control.cluster.ports import NodeFacts
+from understudy.control.keys import cluster_record
+from understudy.core.codec import decode
+from understudy.core.events import Event
+from understudy.core.invariants import Bounds
+from understudy.core.record import ClusterRecord, Phase, RequestKind
+from understudy.core.report import NodeReport
+from understudy.core.text import Name
+from understudy.store.base import Delete, Put
+
+PATIENCE_S = 100.0
+"""How old the last write through a router may be at the end: clients rest, and not every write is routed."""
+POWER_CYCLE_S = 10.0
+RESTART_S = 1.0
+"""After what time an agent that died is started again, at least."""
+
+
+class World:
+    """A run in progress."""
+
+    def __init__(self, plan: Plan, *, keep_transcript: bool) -> None:
+        self.plan = plan
+        self.random = Random(f"world {plan.seed}")
+        self.scheduler = Scheduler()
+        self.transcript = Transcript(keep=keep_transcript)
+        self.network = Network(self.scheduler, self.random)
+        self.store = StoreServer(self.scheduler, self.random, self.network)
+        steady_walls = all(fault.kind != "wall_step" for fault in plan.faults)  # the hold goes by the wall clock
+        bounds = Bounds(bound_s(plan.service.timers), 0.9 * plan.service.failback_every_s if steady_walls else 0.0)
+        self.checker = Checker(self.scheduler, plan.service, bounds, self.transcript)
+        self.hosts = {name: self._host(name, rate) for name, rate in zip(plan.hosts, plan.rates, strict=True)}
+        self.sites: dict[Name, Site] = {}
+        self._build_sites()
+        self.checker.closed = lambda name: self.sites[name].facts.closed_epoch > 0
+        self.checker.paused = lambda: self.paused
+        self.checker.healthy = lambda _name: plan.observers_only
+        self.store.committed.append(self._committed)
+        self.network.changed.append(self._shake)
+        self.routers: dict[str, Router] = {}
+        self.agents: dict[str, Agent] = {}
+        self._identities = 0
+        self._reports: dict[str, bytes | None] = {}
+        for name in plan.hosts:
+            self._start_host(name)
+        self.clients = Clients(self)
+        self.person = Person(self)
+        self._faults: dict[str, Callable[[Host, Fault], None]] = {
+            name.removeprefix("_do_"): getattr(self, name) for name in dir(self) if name.startswith("_do_")
+        }
+        for fault in plan.faults:
+            self.scheduler.at(fault.at_s, self._strike, fault)
+        self.scheduler.at(plan.faulty_s, self._heal)
+
+    def run(self) -> None:
+        """From birth to the end: faults, then healing, then the time within which all must be well again."""
+        end_s = self.plan.faulty_s + self.plan.quiet_s
+        try:
+            self.scheduler.run(end_s)
+        except Exception as fault:  # noqa: BLE001  whatever the code under test raises is a finding, with its seed
+            where = traceback.extract_tb(fault.__traceback__)[-1]
+            self.checker.fail("crash", f"{type(fault).__name__} in {where.name}: {fault}")
+        if self.checker.violation is None and self._able:
+            self._last_look(end_s)
+
+    def _last_look(self, end_s: float) -> None:
+        primaries = [site.engine for site in self.sites.values() if site.engine.writable and site.engine.answers]
+        if len(primaries) != 1:
+            self.checker.fail("I9", f"{len(primaries)} nodes take writes at the end")
+            return
+        self.checker.history(primaries[0])
+        if self.clients.last_routed_s < end_s - PATIENCE_S:
+            self.checker.fail("I9", f"no write through a router was acknowledged since {self.clients.last_routed_s:.1f} s")
+
+    # Building.
+
+    def _host(self, name: str, rate: float) -> Host:
+        clock = Clock(self.scheduler, rate, -self.random.uniform(10, 10_000), 1_800_000_000 + self.random.uniform(-1, 1))
+        return Host(self.scheduler, name, clock, lambda said: self.checker.fail("crash", said))
+
+    def _build_sites(self) -> None:
+        engines: dict[Name, Engine] = {}
+        for node in self.plan.service.nodes:
+            host = self.hosts[node.host]
+            engine = Engine(node.name, host, self.plan.rules, self.network, self.random, self.checker, engines)
+            engines[node.name] = engine
+            self.sites[node.name] = Site(node, engine)
+        self.checker.engines = engines
+
+    def _start_host(self, name: str) -> None:
+        host = self.hosts[name]
+        if name in self.plan.routers:
+            self.routers[name] = Router(host)
+        self._start_agent(host)
+
+    def _start_agent(self, host: Host) -> None:
+        if host.on and (host.name not in self.agents or not self.agents[host.name].process.alive):
+            self.note(host.name, "agent", "starts")
+            self.agents[host.name] = Agent(self, host)
+
+    def draw_identity(self) -> str:
+        """A new cluster's identity."""
+        self._identities += 1
+        return f"identity-{self._identities}"
+
+    # Telling.
+
+    def note(self, who: str, what: str, said: str) -> None:
+        """One line of the transcript."""
+        self.transcript.add(self.scheduler.now_s, who, what, said)
+
+    def happened(self, host: str, event: Event) -> None:
+        """An agent's event was stored."""
+        self.note(host, "event", f"{event.kind}: {event.reason}")
+
+    def _committed(self, changes: object, revision: int) -> None:
+        """A transaction took effect: look at what it says."""
+        del revision
+        cluster = self.plan.service.name
+        for change in changes:  # type: ignore[attr-defined]  # a sequence of changes
+            if isinstance(change, Delete):
+                continue
+            if change.key == cluster_record(cluster):
+                self._record_stored(change)
+            elif "/reports/" in change.key:
+                self._report_stored(change)
+
+    def _record_stored(self, change: Put) -> None:
+        record = decode(ClusterRecord, change.value)
+        self.checker.stored(record)
+        if self.transcript.keep:
+            duties = " ".join(f"{duty.node}:{duty.kind}" for duty in record.duties)
+            rules = " ".join(f"{rule.acks}of{','.join(sorted(rule.voters))}" for rule in record.sync)
+            said = f"{record.phase} epoch {record.epoch} serial {record.serial} [{duties}] sync {rules}: {record.reason}"
+            self.note("store", "record", said)
+
+    def _report_stored(self, change: Put) -> None:
+        """What a report claims to be durable must be on the disk."""
+        said = content(change.value)
+        if self._reports.get(change.key) == said:
+            return
+        self._reports[change.key] = said
+        name = change.key.rpartition("/")[2]
+        site = self.sites[Name(name)]
+        if self.transcript.keep:
+            self.note(name, "report", _brief(decode(NodeReport, change.value)))
+        if _number(_FROZEN, change.value) > site.ever_frozen or _number(_CLOSED, change.value) > site.ever_closed:
+            self.checker.fail("I5", f"{name} reports a mark that is not on its disk")
+
+    def _shake(self) -> None:
+        for site in self.sites.values():
+            site.engine.shake()
+
+    # Faults.
+
+    def _strike(self, fault: Fault) -> None:
+        host = self._victim(fault)
+        if host is not None:
+            self.note("FAULT", fault.kind, f"{host.name} for {fault.for_s:.3f} s ({fault.number})")
+            self._faults[fault.kind](host, fault)
+
+    def _victim(self, fault: Fault) -> Host | None:
+        """Whom it hits; nobody where only observers may be hit and it would be the primary."""
+        record = self.checker.record
+        primary = record.primary or record.previous if record else None
+        home = self.plan.service.node(primary).host if primary else None  # type: ignore[union-attr]  # it is of the spec
+        name = home if fault.what == "primary" and home else fault.what
+        if self.plan.observers_only and (name == home or fault.what == "primary"):
+            others = [one for one in self.plan.hosts if one != home]
+            name = others[fault.number % len(others)]
+        return self.hosts.get(name) or next(iter(self.hosts.values()))
+
+    def _after(self, fault: Fault, call: Callable[..., None], *args: object) -> None:
+        self.scheduler.later(fault.for_s, call, *args)
+
+    def _other(self, host: Host, fault: Fault) -> Host:
+        others = [one for one in self.hosts.values() if one is not host] or [host]
+        return others[fault.number % len(others)]
+
+    def _site(self, host: Host) -> Site | None:
+        return next((site for site in self.sites.values() if site.node.host == host.name), None)
+
+    def _do_host_crash(self, host: Host, fault: Fault) -> None:
+        self._crash(host)
+        self._after(fault, self._boot, host)
+
+    def _crash(self, host: Host) -> None:
+        site = self._site(host)
+        host.crash()
+        if site:
+            site.power_cut()
+        self._shake()
+
+    def _boot(self, host: Host) -> None:
+        if not host.on:
+            host.boot()
+            self.note(host.name, "host", "boots")
+            self._start_host(host.name)
+
+    def power_cycle(self, name: str) -> None:
+        """Turn a machine off, for certain, and on again later."""
+        self._crash(self.hosts[name])
+        self.scheduler.later(POWER_CYCLE_S, self._boot, self.hosts[name])
+
+    def _do_host_freeze(self, host: Host, fault: Fault) -> None:
+        host.freeze()
+        self._shake()
+        self._after(fault, self._thaw, host)
+
+    def _thaw(self, host: Host) -> None:
+        host.thaw()
+        self._shake()
+
+    def _do_engine_kill(self, host: Host, fault: Fault) -> None:
+        del fault
+        site = self._site(host)
+        if site:
+            site.kill()
+
+    def _do_engine_stop(self, host: Host, fault: Fault) -> None:
+        site = self._site(host)
+        if site and site.engine.process:
+            process = site.engine.process
+            process.stop()
+            self._shake()
+            self._after(fault, self._continue, process)
+
+    def _continue(self, process: object) -> None:
+        process.go_on()  # type: ignore[attr-defined]  # it is a Process
+        self._shake()
+
+    def _do_agent_kill(self, host: Host, fault: Fault) -> None:
+        self.agents[host.name].process.kill()
+        self._after(fault, self._start_agent, host)
+
+    def _do_agent_doom(self, host: Host, fault: Fault) -> None:
+        """The agent dies before one of its next effects, and is started again by whoever watches it."""
+        agent = self.agents[host.name]
+        agent.process.doom = 1 + fault.number % 40
+        self._after(fault, self._see_to_agent, agent, host, fault.for_s)
+
+    def _see_to_agent(self, agent: Agent, host: Host, again_s: float) -> None:
+        if agent.process.alive and agent.process.doom is not None:
+            agent.process.doom = None
+        elif not agent.process.alive:
+            self.scheduler.later(min(again_s, RESTART_S), self._start_agent, host)
+
+    def _do_agent_stop(self, host: Host, fault: Fault) -> None:
+        process = self.agents[host.name].process
+        process.stop()
+        self._after(fault, process.go_on)
+
+    def _do_guard_kill(self, host: Host, fault: Fault) -> None:
+        """Its warden takes the engine with it."""
+        self._do_engine_kill(host, fault)
+
+    def _do_isolate(self, host: Host, fault: Fault) -> None:
+        pairs = [(host.name, other) for other in (*self.hosts, STORE) if other != host.name]
+        self._cut([*pairs, *((two, one) for one, two in pairs)], fault)
+
+    def _do_cut(self, host: Host, fault: Fault) -> None:
+        one, two = host.name, self._other(host, fault).name
+        self._cut([(one, two), (two, one)], fault)
+
+    def _do_cut_one_way(self, host: Host, fault: Fault) -> None:
+        one, two = host.name, self._other(host, fault).name
+        self._cut([(one, two)], fault)
+
+    def _do_cut_store(self, host: Host, fault: Fault) -> None:
+        self._cut([(host.name, STORE), (STORE, host.name)], fault)
+
+    def _do_cut_store_one_way(self, host: Host, fault: Fault) -> None:
+        self._cut([(host.name, STORE) if fault.number % 2 else (STORE, host.name)], fault)
+
+    def _cut(self, pairs: list[tuple[str, str]], fault: Fault) -> None:
+        fresh = [pair for pair in pairs if self.network.reaches(*pair) and pair[0] != pair[1]]
+        for one, two in fresh:
+            self.network.cut(one, two)
+        self._after(fault, self._mend, fresh)
+
+    def _mend(self, pairs: list[tuple[str, str]]) -> None:
+        for one, two in pairs:
+            self.network.heal(one, two)
+
+    def _do_weather(self, host: Host, fault: Fault) -> None:
+        del host
+        weather = self.network.weather
+        weather.loss = 0.02 * (fault.number % 10)
+        weather.twice = 0.03 * (fault.number % 7)
+        weather.jitter_s = 0.0005 * (1 + fault.number % 100)
+        self._after(fault, self._fine_weather)
+
+    def _fine_weather(self) -> None:
+        weather = self.network.weather
+        weather.loss, weather.twice, weather.jitter_s = 0.0, 0.0, 0.0006
+
+    def _do_disk_stall(self, host: Host, fault: Fault) -> None:
+        host.stall_disk()
+        self._after(fault, host.free_disk)
+
+    def _do_store_outage(self, host: Host, fault: Fault) -> None:
+        del host
+        self._cut([pair for name in self.hosts for pair in ((name, STORE), (STORE, name))], fault)
+
+    def _do_store_majority(self, host: Host, fault: Fault) -> None:
+        del host
+        self.store.lose_majority()
+        self._after(fault, self.store.find_majority)
+
+    def _do_store_slow(self, host: Host, fault: Fault) -> None:
+        del host
+        self.store.slow_s = 0.0005 * (fault.number + 1)
+        self._after(fault, self._fast_store)
+
+    def _fast_store(self) -> None:
+        self.store.slow_s = 0.0
+
+    def _do_backup(self, host: Host, fault: Fault) -> None:
+        del host, fault
+        self.store.back_up()
+
+    def _do_store_restore(self, host: Host, fault: Fault) -> None:
+        del host, fault
+        self.store.restore(wiped=False)
+
+    def _do_store_wipe(self, host: Host, fault: Fault) -> None:
+        del host, fault
+        self.store.restore(wiped=True)
+
+    def _do_wall_step(self, host: Host, fault: Fault) -> None:
+        host.clock.step_wall((fault.number - 500) * 10.0)
+
+    def _do_disk_shrinks(self, host: Host, fault: Fault) -> None:
+        """A power cut after which the disk has less than it said."""
+        site = self._site(host)
+        self._crash(host)
+        if site:
+            data = site.engine.data
+            data.cut(max(0, data.flushed - 1 - fault.number % 20))
+        self._after(fault, self._boot, host)
+
+    def _do_disk_wiped(self, host: Host, fault: Fault) -> None:
+        """A new disk: no data, and nothing that the node had to remember."""
+        site = self._site(host)
+        self._crash(host)
+        if site:
+            site.engine.data = Data()
+            site.facts = NodeFacts()
+        self._after(fault, self._boot, host)
+
+    def _do_switchover(self, host: Host, fault: Fault) -> None:
+        site = self._site(host)
+        self.person.asks(RequestKind.SWITCHOVER, site.node.name if site and fault.number % 2 else None)
+
+    def _do_failover(self, host: Host, fault: Fault) -> None:
+        del host, fault
+        self.person.asks(RequestKind.FAILOVER, None)
+
+    def _do_pause(self, host: Host, fault: Fault) -> None:
+        del host
+        self.person.asks(RequestKind.PAUSE, None)
+        self._after(fault, self.person.asks, RequestKind.RESUME, None)
+
+    def _do_rebuild(self, host: Host, fault: Fault) -> None:
+        del fault
+        site = self._site(host)
+        if site:
+            self.person.asks(RequestKind.REBUILD, site.node.name)
+
+    def _heal(self) -> None:
+        """All faults end; from now on everything must become well by itself, or with what a person is told to do."""
+        self.note("FAULT", "healed", "all of them")
+        self.store.find_majority()
+        self.store.slow_s = 0.0
+        for host in self.hosts.values():
+            self._boot(host)
+            host.thaw()
+            host.free_disk()
+            for process in list(host.processes):
+                while process.alive and not process.running:
+                    process.go_on()
+        self.network.heal_all()
+        for host in self.hosts.values():
+            agent = self.agents[host.name]
+            agent.process.doom = None
+            self._start_agent(host)
+        self.person.begins_to_care()
+        if self._able:
+            self.checker.able_since_s = self.scheduler.now_s
+
+    @property
+    def _able(self) -> bool:
+        """Whether there is a node with data that may be promoted at all."""
+        return any(site.node.priority and site.engine.data.position is not None for site in self.sites.values())
+
+    @property
+    def paused(self) -> bool:
+        """Whether the stored record says so."""
+        record = self.checker.record
+        return record is not None and record.phase is Phase.PAUSED
+
+
+_FROZEN = re.compile(rb'"frozen_epoch":([0-9]+)')
+_CLOSED = re.compile(rb'"closed_epoch":([0-9]+)')
+
+
+def _number(pattern: re.Pattern[bytes], encoded: bytes) -> int:
+    """One number of an encoded report, without decoding all of it."""
+    found = pattern.search(encoded)
+    return int(found[1]) if found else 0
+
+
+def _brief(report: NodeReport) -> str:
+    flags = [
+        f"running {report.running}",
+        f"at {report.position}" if report.position else "",
+        f"promoted {report.promoted_epoch}" if report.promoted_epoch else "",
+        "writable" if report.writable else "",
+        f"from {report.streaming_from}" if report.streaming_from else "",
+        f"frozen {report.frozen_epoch}" if report.frozen_epoch else "",
+        f"closed {report.closed_epoch}" if report.closed_epoch else "",
+        "less data" if report.less_data else "",
+        "needs rebuild" if report.needs_rebuild else "",
+        f"failed {report.failed_epoch}: {report.failure}" if report.failed_epoch else "",
+        f"probe fails {report.probe_failing_ms} ms" if report.probe_failing_ms else "",
+        f"starved {report.starved_ms} ms" if report.starved_ms else "",
+    ]
+    return ", ".join(flag for flag in flags if flag)
