@@ -2,7 +2,7 @@
 
 RULES
 1. The guard's deadline is the clock before the renewal (or question) was sent + the duration. Only success moves it.
-2. Promises are asked for only when the store did not answer; a renewal that it refused ends the right.
+2. Promises are asked for only when the store did not answer, or is another cluster's; a refused renewal ends the right.
 3. A promise binds by this host's own clock, a little longer than was asked, and over a restart of the agent.
 4. As long as a deadline rests on promises, the report does not say that a newer electorate was read: the steward might
    forget the older one, by which they were given.
@@ -79,6 +79,7 @@ class Tenure:
         self._lane = Lane(ports.spawn, ports.wake)
         self._asking = {node: Lane(ports.spawn, ports.wake) for node in ports.service.nodes}
         self._record: ClusterRecord | None = None
+        self._foreign = False
         self._due_s = 0.0
         self._tried = -1
         """The generation of the node when arming its guard was last tried."""
@@ -92,16 +93,23 @@ class Tenure:
         """Everything that may run."""
         return (self._lane, *self._asking.values())
 
-    def tick(self, now_s: float, record: ClusterRecord | None) -> float:
-        """Renew when it is time; when to come again."""
-        self._record = record
+    def tick(self, now_s: float, record: ClusterRecord | None, *, foreign: bool) -> float:
+        """Renew when it is time; when to come again. In a `foreign` store there is no right to renew, as in none."""
+        self._record, self._foreign = record, foreign
         if now_s < self._asked_until_s:
             for lane in self._asking.values():
                 lane.expired(now_s)
+        if foreign:
+            if now_s >= self._due_s and not self._lane.busy:
+                self._due_s = next_beat_s(now_s, self._timers.renew_ms)
+                self._ask(now_s)
+            return self._lane.until(self._due_s, now_s)
         sight = self._lease.look()
         lease = self._own(sight)
         if sight is None or lease is None:
             self._state.lease = OwnLease()
+            if sight is not None:
+                self._by_promises = 0  # whatever was promised, it was to a reign that is over
             self._due_s = 0.0
             return inf
         if self._lane.expired(now_s):
@@ -181,7 +189,8 @@ class Tenure:
 
     async def _count(self, asked: _Round) -> bool:
         record, epoch = self._record, asked.request.epoch
-        if record is None or record.epoch != epoch or self._own(self._lease.look()) is None:
+        lost = not self._foreign and self._own(self._lease.look()) is None
+        if record is None or record.epoch != epoch or lost:
             return False
         if not promised(record.electorates, frozenset(asked.granted)):
             return False
