@@ -8,10 +8,11 @@ RULES
    forget the older one, by which they were given.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
 
+from understudy.control.cluster.beats import content, counter
 from understudy.control.cluster.lane import Lane
 from understudy.control.cluster.mirror import Mirror, Sight
 from understudy.control.cluster.node_state import NodeState
@@ -47,7 +48,9 @@ class LeaseReader:
         """What is seen; None when it is no lease, which is left as it is."""
         raw = self._mirror.get(self._key)
         if raw is not self._raw:
-            self._raw = raw
+            before, self._raw = self._raw, raw
+            if before is not None and self._renewed(before, raw):
+                return self._sight
             try:
                 if self._skipped is not None and self._skipped.revision != raw.revision:
                     self._sight = see(self._sight, self._key, self._skipped.item(), self._skipped.since_s)
@@ -56,6 +59,15 @@ class LeaseReader:
             except Undecodable as fault:
                 self._sight, self.fault = None, f"{self._key}: {fault}"
         return self._sight
+
+    def _renewed(self, before: Sight, raw: Sight) -> bool:
+        """Take in a renewal, which changes nothing but the counter; whether it was just that."""
+        seen = self._sight
+        if seen is None or seen.lease is None or raw.value is None or content(before.value) != content(raw.value):
+            return False
+        lease = replace(seen.lease, counter=counter(raw.value))
+        self._sight, self._skipped = LeaseSight(self._key, lease, raw.revision, raw.since_s), None
+        return True
 
 
 @dataclass(slots=True)
