@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
 DIRECT_SHARE = 0.3
 RESTS_S = 40.0
+BURST_EVERY_S = 0.05
+MOST_IN_BURST = 200
 
 
 class Clients:
@@ -24,6 +26,11 @@ class Clients:
         """When a write through a router was last acknowledged."""
         self._next()
 
+    def burst(self, for_s: float) -> None:
+        """Write much for a while."""
+        for number in range(min(MOST_IN_BURST, int(for_s / BURST_EVERY_S))):
+            self._world.scheduler.later(number * BURST_EVERY_S, self._one)
+
     def _next(self) -> None:
         """Writes come in bursts, with rests between them in which nothing changes."""
         self._left -= 1
@@ -35,13 +42,16 @@ class Clients:
         self._world.scheduler.later(wait_s, self._write)
 
     def _write(self) -> None:
+        self._one()
+        self._next()
+
+    def _one(self) -> None:
         self._number += 1
         if self._random.random() < DIRECT_SHARE:
             self._direct(self._random.choice(list(self._world.sites.values())), self._number)
         else:
             routers = list(self._world.routers.values())
             self._routed(self._random.choice(routers), self._number)
-        self._next()
 
     def _direct(self, site: Site, number: int) -> None:
         engine = site.engine

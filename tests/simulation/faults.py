@@ -51,8 +51,13 @@ KINDS = {
     "pause": 1,
     "rebuild": 1,
     "backup": 2,
+    "burst": 5,
+    "lag_then_lose": 6,
+    "isolate_then_step": 4,
+    "outage_then_isolate": 4,
+    "stop_then_isolate": 4,
 }
-"""Each kind and its share."""
+"""Each kind and its share. The last ones are the plots of known incidents: one trouble on top of another, well timed."""
 RARE = {"store_restore": 3, "store_wipe": 2, "disk_shrinks": 3, "disk_wiped": 3}
 """At most one of these a run, and in a quarter of the runs only."""
 OBSERVERS = {"agent_kill": 3, "agent_doom": 3, "agent_stop": 3, "cut_store": 4, "cut_store_one_way": 3, "wall_step": 1}

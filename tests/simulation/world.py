@@ -371,6 +371,60 @@ class World:
             site.facts = NodeFacts()
         self._after(fault, self._boot, host)
 
+    # Plots.
+
+    @property
+    def _lease_s(self) -> float:
+        return self.plan.service.timers.lease_ms / 1000
+
+    def _in_plot(self, delay_s: float, call: Callable[..., None], *args: object) -> None:
+        """The next act, unless everything has been healed by then."""
+        self.scheduler.later(delay_s, self._act, call, args)
+
+    def _act(self, call: Callable[..., None], args: tuple[object, ...]) -> None:
+        if self.scheduler.now_s < self.plan.faulty_s:
+            call(*args)
+
+    def _do_burst(self, host: Host, fault: Fault) -> None:
+        del host
+        self.clients.burst(fault.for_s)
+
+    def _do_lag_then_lose(self, host: Host, fault: Fault) -> None:
+        """One standby falls behind under many writes; then the primary is lost and that standby is back."""
+        short_s = 0.2 + 0.003 * fault.number
+        self.clients.burst(short_s + 0.5)
+        standby = self._other(host, fault)
+        self._cut([(host.name, standby.name)], Fault(fault.at_s, "cut", "", short_s))
+        lose = self._do_host_crash if fault.number % 3 else self._do_isolate
+        self._in_plot(short_s, lose, host, fault)
+
+    def _do_isolate_then_step(self, host: Host, fault: Fault) -> None:
+        """The primary is cut off; while its lease runs out, the others' wall clocks jump."""
+        self._do_isolate(host, Fault(fault.at_s, "isolate", "", 2 * self._lease_s))
+        self.clients.burst(2 * self._lease_s)
+        for other in self.hosts.values():
+            self._in_plot(0.001 * fault.number * self._lease_s, other.clock.step_wall, 0.1 * fault.number)
+
+    def _do_outage_then_isolate(self, host: Host, fault: Fault) -> None:
+        """The primary lives on promises; then the store is back, and the primary is cut off."""
+        outage = Fault(fault.at_s, "outage", "", (1.0 + 0.001 * fault.number) * self._lease_s)
+        self._do_store_outage(host, outage)
+        self.clients.burst(3 * self._lease_s)
+        self._in_plot(
+            outage.for_s, self._do_isolate, host, Fault(fault.at_s, "isolate", "", 1.5 * self._lease_s)
+        )
+
+    def _do_stop_then_isolate(self, host: Host, fault: Fault) -> None:
+        """The answer to a renewal comes when the agent is stopped; when it goes on, it is cut off."""
+        self.store.slow_s = 0.05 * self._lease_s
+        stopped_s = (0.15 + 0.0003 * fault.number) * self._lease_s
+        self._in_plot(stopped_s, self._fast_store)
+        self._do_agent_stop(host, Fault(fault.at_s, "stop", "", stopped_s))
+        self.clients.burst(2 * self._lease_s)
+        self._in_plot(
+            stopped_s - 0.001, self._do_isolate, host, Fault(fault.at_s, "isolate", "", 1.5 * self._lease_s)
+        )
+
     def _do_switchover(self, host: Host, fault: Fault) -> None:
         site = self._site(host)
         self.person.asks(RequestKind.SWITCHOVER, site.node.name if site and fault.number % 2 else None)
