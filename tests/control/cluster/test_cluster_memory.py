@@ -16,7 +16,7 @@ def host_crash(stage: Stage) -> None:
 
 
 def test_less_data_after_host_crash() -> None:
-    """A disk that comes back with less after agent and engine died together is no primary, though nobody else is heard."""
+    """A disk that comes back with less, agent and engine having died together, is no primary, whoever else is heard."""
 
     async def scene(stage: Stage) -> None:
         await born(stage)
