@@ -1,4 +1,4 @@
-"""Those who write: through the routers, and straight at any node that looks writable, as a client with an old address does."""
+"""Those who write: through the routers, and straight at any node, as a client with an old address does."""
 
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ MOST_IN_BURST = 200
 
 
 class Clients:
-    """Write for ever, each write with a number of its own. Clients reach every host: they may sit on either side of a cut."""
+    """Write for ever, each write numbered. Clients reach every host: they may sit on either side of a cut."""
 
     def __init__(self, world: "World") -> None:
         self._world = world

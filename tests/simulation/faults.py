@@ -1,7 +1,7 @@
 """What befalls a world: drawn from the seed beforehand as plain values, carried out by name, and healed again.
 
-RULES: a fault is a line of data; the world's method of its kind does it. A schedule has at most one fault that takes data
-from a disk, since no rule promises anything after two.
+RULES: a fault is a line of data; the world's method of its kind does it. A schedule has at most one fault that takes
+data from a disk, since no rule promises anything after two.
 """
 
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ KINDS = {
     "outage_then_isolate": 4,
     "stop_then_isolate": 4,
 }
-"""Each kind and its share. The last ones are the plots of known incidents: one trouble on top of another, well timed."""
+"""Each kind and its share. The last ones are plots of known incidents: one trouble on top of another, well timed."""
 RARE = {"store_restore": 3, "store_wipe": 2, "disk_shrinks": 3, "disk_wiped": 3}
 """At most one of these a run, and in a quarter of the runs only."""
 OBSERVERS = {"agent_kill": 3, "agent_doom": 3, "agent_stop": 3, "cut_store": 4, "cut_store_one_way": 3, "wall_step": 1}
@@ -86,7 +86,7 @@ def draw_faults(
     return tuple(sorted(faults, key=lambda one: one.at_s))
 
 
-def _fault(
+def _fault(  # noqa: PLR0917  # all that a fault is drawn from
     random: Random, service: ClusterService, hosts: tuple[str, ...], at_s: float, until_s: float, kind: str
 ) -> Fault:
     lease_s = service.timers.lease_ms / 1000
