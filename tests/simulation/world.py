@@ -428,6 +428,15 @@ class World:
         self.clients.burst(2 * self._lease_s)
         self._in_plot(stopped_s - 0.001, self._do_isolate, host, Fault(fault.at_s, "isolate", "", 1.5 * self._lease_s))
 
+    def _do_switchover_then_kill(self, host: Host, fault: Fault) -> None:
+        """A switchover to a standby that has just fallen behind; the primary dies before it has caught up."""
+        target = self._site(self._other(host, fault))
+        if target is not None:
+            self._cut([(host.name, target.engine.host.name)], Fault(fault.at_s, "cut", "", 0.8))
+            self.clients.burst(0.8)
+            self._in_plot(0.5, self.person.asks, RequestKind.SWITCHOVER, target.node.name)
+            self._in_plot(0.5 + 0.0005 * fault.number, self._do_engine_kill, host, fault)
+
     def _do_switchover(self, host: Host, fault: Fault) -> None:
         site = self._site(host)
         self.person.asks(RequestKind.SWITCHOVER, site.node.name if site and fault.number % 2 else None)
