@@ -1,1 +1,1 @@
-"""The simulation: the real loop of every agent on a fake world, faults drawn from a seed, invariants after every step."""
+"""The simulation: every agent's real loop on a fake world, faults drawn from a seed, rules checked after every step."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tests.simulation.engine import Engine, SimDriver
 from tests.simulation.hosts import Guard, Host, Process
 from tests.simulation.store import HostStore
+
 from understudy.control.cluster.loop import ClusterLoop
 from understudy.control.cluster.ports import NodeFacts, OwnNode, Ports, PromiseRequest
 from understudy.core.clock import Now

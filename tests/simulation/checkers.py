@@ -1,5 +1,7 @@
-"""The truth of a run, and whether it breaks a rule: fills core/invariants.py's World after every step that changed
-something, and adds what only the simulator can know: every single acknowledged write, and what a report may claim.
+"""The truth of a run, and whether it breaks a rule.
+
+Fills core/invariants.py's World after every step that changed something, and adds what only the simulator can know:
+every single acknowledged write, and what a report may claim.
 """
 
 from collections.abc import Callable
@@ -8,6 +10,7 @@ from dataclasses import dataclass, field
 from tests.simulation.engine import UNIT, Engine
 from tests.simulation.scheduler import Scheduler
 from tests.simulation.transcript import Transcript
+
 from understudy.core import invariants
 from understudy.core.cluster import ClusterService
 from understudy.core.invariants import Ack, Bounds, Destroyed, Failover, Memory, NodeTruth, Routed, Violation, World
@@ -126,8 +129,11 @@ class Checker:
                 self.fail("I4", f"epoch {record.epoch} was used again after {before.epoch}")
             if record.epoch > before.epoch and record.phase is Phase.FENCING:
                 self._fenced(before, record)
-            if record.request and record.request.by == "failback" and before.phase is Phase.STEADY and (
-                record.phase is Phase.HANDING_OVER
+            if (
+                record.request
+                and record.request.by == "failback"
+                and before.phase is Phase.STEADY
+                and (record.phase is Phase.HANDING_OVER)
             ):
                 self._fresh().failbacks += 1
 

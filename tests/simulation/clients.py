@@ -1,4 +1,4 @@
-"""Those who write: through the routers, and straight at any node that looks writable, as a client with an old address does."""
+"""Those who write: through the routers, and straight at any node, as a client with an old address does."""
 
 from typing import TYPE_CHECKING
 
@@ -9,10 +9,12 @@ if TYPE_CHECKING:
 
 DIRECT_SHARE = 0.3
 RESTS_S = 40.0
+BURST_EVERY_S = 0.05
+MOST_IN_BURST = 200
 
 
 class Clients:
-    """Write for ever, each write with a number of its own. Clients reach every host: they may sit on either side of a cut."""
+    """Write for ever, each write numbered. Clients reach every host: they may sit on either side of a cut."""
 
     def __init__(self, world: "World") -> None:
         self._world = world
@@ -23,6 +25,11 @@ class Clients:
         self.last_routed_s = 0.0
         """When a write through a router was last acknowledged."""
         self._next()
+
+    def burst(self, for_s: float) -> None:
+        """Write much for a while."""
+        for number in range(min(MOST_IN_BURST, int(for_s / BURST_EVERY_S))):
+            self._world.scheduler.later(number * BURST_EVERY_S, self._one)
 
     def _next(self) -> None:
         """Writes come in bursts, with rests between them in which nothing changes."""
@@ -35,13 +42,16 @@ class Clients:
         self._world.scheduler.later(wait_s, self._write)
 
     def _write(self) -> None:
+        self._one()
+        self._next()
+
+    def _one(self) -> None:
         self._number += 1
         if self._random.random() < DIRECT_SHARE:
             self._direct(self._random.choice(list(self._world.sites.values())), self._number)
         else:
             routers = list(self._world.routers.values())
             self._routed(self._random.choice(routers), self._number)
-        self._next()
 
     def _direct(self, site: Site, number: int) -> None:
         engine = site.engine

@@ -1,10 +1,11 @@
-"""What a seed stands for: a cluster of some shape, its hosts' clocks, and what befalls it. Values only; all from the seed."""
+"""What a seed stands for: a cluster, its hosts' clocks, and what befalls it. Values only; all from the seed."""
 
 from dataclasses import dataclass
 from random import Random
 
 from tests.simulation.engine import ALL_RULES, POSTGRES, Rules
 from tests.simulation.faults import Fault, draw_faults
+
 from understudy.core.cluster import ClusterService, Durability, Node, Timers
 from understudy.core.model import FailoverMode
 from understudy.core.text import Name
@@ -74,8 +75,8 @@ def draw(seed: int) -> Plan:
 def bound_s(timers: Timers) -> float:
     """Within what time after the last fault somebody must take writes.
 
-    What may have to run out one after the other: a promotion or a switchover under way, a fence that gets late, a person's
-    answer to what is blocked, and once more a fence and a promotion.
+    What may have to run out one after the other: a promotion or a switchover under way, a fence that gets late, a
+    person's answer to what is blocked, and once more a fence and a promotion.
     """
     return (3 * timers.fence_ms + 2 * timers.promote_ms + timers.handover_ms + timers.elector_drop_ms) / 1000 + 30.0
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from tests.simulation.hosts import Host, Process
 from tests.simulation.network import Network
+
 from understudy.core.actions import (
     Action,
     Bootstrap,
@@ -70,6 +71,7 @@ class Truth(Protocol):
     def draw_marker(self) -> int:
         """The id of an entry that no client wrote: below zero, and another each time."""
         ...
+
     def acted(self, action: str, *, paused: bool) -> None: ...
     def noted(self, who: str, what: str, detail: str) -> None: ...
 
@@ -123,8 +125,15 @@ class _Link:
 class Engine:
     """One node's engine: at most one process at a time, and the data on its host's disk."""
 
-    def __init__(
-        self, name: Name, host: Host, rules: Rules, network: Network, random: Random, truth: Truth, peers: dict[Name, "Engine"]
+    def __init__(  # noqa: PLR0917  # all that an engine is made of
+        self,
+        name: Name,
+        host: Host,
+        rules: Rules,
+        network: Network,
+        random: Random,
+        truth: Truth,
+        peers: dict[Name, "Engine"],
     ) -> None:
         self.name = name
         self.host = host
@@ -205,7 +214,9 @@ class Engine:
     @property
     def voters_heard(self) -> int:
         """How many voters would acknowledge a write now."""
-        return sum(1 for name, link in self.links.items() if name in self.sync.voters and link.standby.hears(self, link.token))
+        return sum(
+            1 for name, link in self.links.items() if name in self.sync.voters and link.standby.hears(self, link.token)
+        )
 
     def hears(self, source: "Engine", token: int) -> bool:
         """Whether this standby would answer what that source sends over that connection."""
@@ -332,7 +343,9 @@ class Engine:
             return
         entries = tuple(self.data.log[link.sent : upto])
         start, link.sent = link.sent, upto
-        self._to(link.standby, lambda: self._lost(link), link.standby.hear, link.token, start, entries, self.data.branches)
+        self._to(
+            link.standby, lambda: self._lost(link), link.standby.hear, link.token, start, entries, self.data.branches
+        )
 
     def _lost(self, link: _Link) -> None:
         """A message was lost: the connection is broken; both ends find out."""
@@ -555,7 +568,7 @@ class SimDriver:
         self._engine.truth.noted(self._engine.name, "do", _told(action))
         await self._do(action)
 
-    async def _do(self, action: Action) -> None:
+    async def _do(self, action: Action) -> None:  # noqa: C901  # one case an action
         engine = self._engine
         match action:
             case Bootstrap():

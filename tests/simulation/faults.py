@@ -1,7 +1,7 @@
 """What befalls a world: drawn from the seed beforehand as plain values, carried out by name, and healed again.
 
-RULES: a fault is a line of data; the world's method of its kind does it. A schedule has at most one fault that takes data
-from a disk, since no rule promises anything after two.
+RULES: a fault is a line of data; the world's method of its kind does it. A schedule has at most one fault that takes
+data from a disk, since no rule promises anything after two.
 """
 
 from dataclasses import dataclass
@@ -51,10 +51,16 @@ KINDS = {
     "pause": 1,
     "rebuild": 1,
     "backup": 2,
+    "burst": 5,
+    "lag_then_lose": 6,
+    "isolate_then_step": 4,
+    "outage_then_isolate": 4,
+    "stop_then_isolate": 4,
+    "switchover_then_kill": 4,
 }
-"""Each kind and its share."""
-RARE = {"store_restore": 3, "store_wipe": 2, "disk_shrinks": 3, "disk_wiped": 3}
-"""At most one of these a run, and in a quarter of the runs only."""
+"""Each kind and its share. The last ones are plots of known incidents: one trouble on top of another, well timed."""
+RARE = {"store_restore": 3, "store_wipe": 2, "disk_shrinks": 6, "disk_wiped": 3}
+"""At most one of these a run, and in a third of the runs only."""
 OBSERVERS = {"agent_kill": 3, "agent_doom": 3, "agent_stop": 3, "cut_store": 4, "cut_store_one_way": 3, "wall_step": 1}
 """What may befall those who only watch."""
 
@@ -72,7 +78,7 @@ def draw_faults(
         faults.append(_fault(random, service, hosts, at_s, until_s, kind))
         # troubles like company: the next one often hits the failover that the last one caused
         at_s += random.expovariate(1 / gap_s) if random.random() < 0.5 else random.expovariate(1.0)
-    if not observers_only and random.random() < 0.25:
+    if not observers_only and random.random() < 0.35:
         kind = random.choices(list(RARE), list(RARE.values()))[0]
         at_s = random.uniform(12.0, until_s - 5.0)
         if kind == "store_restore":
@@ -81,7 +87,7 @@ def draw_faults(
     return tuple(sorted(faults, key=lambda one: one.at_s))
 
 
-def _fault(
+def _fault(  # noqa: PLR0917  # all that a fault is drawn from
     random: Random, service: ClusterService, hosts: tuple[str, ...], at_s: float, until_s: float, kind: str
 ) -> Fault:
     lease_s = service.timers.lease_ms / 1000

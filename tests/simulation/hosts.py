@@ -1,7 +1,7 @@
 """Machines and what runs on them: processes that stop, go on and die, clocks that drift, disks that stall.
 
-A process that is stopped (SIGSTOP, or its whole host frozen) keeps everything that reaches it until it goes on; one that
-died loses it. Whatever outlives a death is on the host's disk.
+A process that is stopped (SIGSTOP, or its whole host frozen) keeps everything that reaches it until it goes on; one
+that died loses it. Whatever outlives a death is on the host's disk.
 """
 
 import asyncio
@@ -56,7 +56,7 @@ class Process:
         self.host.scheduler.later(delay_s, self.do, call, *args)
 
     def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Begin a task on the process's loop; it is kept, so that death does not run its `finally` at a random moment."""
+        """Begin a task on the process's loop; kept, so that death does not run its `finally` at some random moment."""
         task = self.loop.create_task(work)
         self._graveyard = [old for old in self._graveyard if not old.done()]
         self._graveyard.append(task)

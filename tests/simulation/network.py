@@ -1,7 +1,7 @@
 """The network between hosts (and to the store): cut one way or both, losing, doubling, delaying, reordering.
 
-Two kinds of traffic: `datagram` (each message for itself: lost, doubled, overtaken) and `stream` (as TCP: in order, none
-doubled, and a lost one breaks the connection, of which both ends hear sooner or later).
+Two kinds of traffic: `datagram` (each message for itself: lost, doubled, overtaken) and `stream` (as TCP: in order,
+none doubled, and a lost one breaks the connection, of which both ends hear sooner or later).
 """
 
 from collections.abc import Callable
@@ -89,7 +89,9 @@ class Network:
         if self.reaches(source, target):
             call(*args)
 
-    def _arrive_in_order(self, pair: tuple[str, str], lost: Callable[[], None], call: Call, args: tuple[Any, ...]) -> None:
+    def _arrive_in_order(
+        self, pair: tuple[str, str], lost: Callable[[], None], call: Call, args: tuple[Any, ...]
+    ) -> None:
         if pair in self._cut:
             lost()
         else:

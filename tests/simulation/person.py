@@ -1,4 +1,4 @@
-"""A person: gives orders at bad moments while there are faults; afterwards does what a blocked cluster tells him to do."""
+"""A person: gives orders at bad moments while there are faults; then does what a blocked cluster tells him to do."""
 
 from typing import TYPE_CHECKING
 
@@ -21,12 +21,18 @@ class Person:
         self._world = world
         self._number = 0
 
-    def asks(self, kind: RequestKind, node: Name | None, *, accept_loss: bool = False, sworn: Name | None = None) -> None:
+    def asks(
+        self, kind: RequestKind, node: Name | None, *, accept_loss: bool = False, sworn: Name | None = None
+    ) -> None:
         """Order something."""
         self._number += 1
         request = Request(self._number, kind, node, accept_loss=accept_loss, sworn_dead=sworn, by="a person")
         world = self._world
-        world.note("person", "asks", f"{kind} {node or ''}{' accepting loss' if accept_loss else ''}{f' {sworn} is off' if sworn else ''}")
+        world.note(
+            "person",
+            "asks",
+            f"{kind} {node or ''}{' accepting loss' if accept_loss else ''}{f' {sworn} is off' if sworn else ''}",
+        )
         key = cluster_command(world.plan.service.name, self._number)
         world.store.transact([], [Put(key, encode(request))])
 

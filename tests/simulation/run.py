@@ -1,6 +1,7 @@
-"""Runs seeds: `python -m tests.simulation SEEDS FIRST_SEED`, or `make sim SEEDS=1000 FIRST_SEED=1` (VERBOSE=1: transcript).
+"""Runs seeds: `python -m tests.simulation SEEDS FIRST_SEED`, or `make sim SEEDS=1000 FIRST_SEED=1`.
 
-Exit code 1 when a rule was broken. The last line sums up; each broken seed has a line that replays it.
+VERBOSE=1 prints each transcript. Exit code 1 when a rule was broken. The last line sums up; each broken seed has a line
+that replays it.
 """
 
 import gc
@@ -13,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import structlog
-
 from tests.simulation.draw import draw
 from tests.simulation.world import World
 
@@ -71,12 +71,16 @@ def main(arguments: list[str]) -> int:
             sys.stdout.write(result.transcript)
         if result.violation:
             broken += 1
-            print(f"seed {result.seed}: {result.violation} | replay: make sim SEEDS=1 FIRST_SEED={result.seed} VERBOSE=1", flush=True)
+            print(
+                f"seed {result.seed}: {result.violation} | replay: make sim SEEDS=1 FIRST_SEED={result.seed} VERBOSE=1",
+                flush=True,
+            )
     took_s = time.monotonic() - began_s
     rate = hours / (cpu_s / 60)
     print(
-        f"{seeds} seeds from {first}, {hours:.1f} simulated hours, {promotions} promotions, {acks} acknowledged writes: "
-        f"{broken} violations; {took_s:.1f} s, {seeds / took_s:.1f} seeds/s, {rate:.1f} cluster-hours a minute of one core"
+        f"{seeds} seeds from {first}, {hours:.1f} simulated hours, {promotions} promotions, "
+        f"{acks} acknowledged writes: {broken} violations; {took_s:.1f} s, {seeds / took_s:.1f} seeds/s, "
+        f"{rate:.1f} cluster-hours a minute of one core"
     )
     return 1 if broken else 0
 

@@ -59,8 +59,7 @@ class Scheduler:
             elif heap and heap[0][0] <= until_s:
                 when_s, _, call, args = heappop(heap)
                 still = 0
-                if when_s > self.now_s:
-                    self.now_s = when_s
+                self.now_s = max(self.now_s, when_s)
             else:
                 self.now_s = max(self.now_s, until_s)
                 return
@@ -136,17 +135,17 @@ class Loop(asyncio.AbstractEventLoop):
     def time(self) -> float:
         return self._clock.boot_s()
 
-    def call_soon(self, callback: Call, *args: Any, context: Context | None = None) -> _Handle:  # type: ignore[override]
+    def call_soon(self, callback: Call, *args: Any, context: Context | None = None) -> Any:
         handle = _Handle(callback, args, context, 0.0)
         self._soon((self._do, (self._run, handle)))
         return handle
 
-    def call_at(self, when: float, callback: Call, *args: Any, context: Context | None = None) -> _Handle:  # type: ignore[override]
+    def call_at(self, when: float, callback: Call, *args: Any, context: Context | None = None) -> Any:
         handle = _Handle(callback, args, context, when)
         self._scheduler.at(self._clock.true_s(when), self._do, self._run, handle)
         return handle
 
-    def call_later(self, delay: float, callback: Call, *args: Any, context: Context | None = None) -> _Handle:  # type: ignore[override]
+    def call_later(self, delay: float, callback: Call, *args: Any, context: Context | None = None) -> Any:
         return self.call_at(self._clock.boot_s() + delay, callback, *args, context=context)
 
     def _run(self, handle: _Handle) -> None:
@@ -163,7 +162,7 @@ class Loop(asyncio.AbstractEventLoop):
 
     def create_task(self, coro: Any, **kwargs: Any) -> asyncio.Task[Any]:
         task = asyncio.Task(coro, loop=self, **kwargs)
-        task._log_destroy_pending = False  # type: ignore[attr-defined]  # processes die with tasks in flight; that is the point
+        task._log_destroy_pending = False  # processes die with tasks in flight; that is the point
         return task
 
     def get_debug(self) -> bool:

@@ -1,4 +1,4 @@
-"""The store as one host reaches it: the real memory store behind a network that fails, with the worst answers there are.
+"""The store as one host reaches it: the real memory store behind a network that fails, with the worst of answers.
 
 What every access may meet: the way there is cut (nothing happens, no answer), the way back is cut (it happened, no
 answer), no majority (it happened, happens later, or never; no answer), slow, or another past (an old backup was put in
@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from tests.simulation.hosts import Process
 from tests.simulation.network import Network
 from tests.simulation.scheduler import Scheduler
+
 from understudy.store.base import (
     Change,
     Compacted,
@@ -220,8 +221,11 @@ class HostStore:
         delay_s = network.delay_s() + server.slow_s
         if network.reaches(here, STORE):
             server.scheduler.later(delay_s, self._arrive, happen, future, changes)
-        if not network.reaches(here, STORE) or not network.reaches(STORE, here) or delay_s * 2 > self._timeout_s or (
-            server.majority is Majority.LOST
+        if (
+            not network.reaches(here, STORE)
+            or not network.reaches(STORE, here)
+            or delay_s * 2 > self._timeout_s
+            or (server.majority is Majority.LOST)
         ):
             self._process.later(self._timeout_s, self._give_up, future, changes)
         return await future
@@ -250,6 +254,7 @@ class HostStore:
 
     def _answer(self, future: asyncio.Future[Answer], give: Callable[[], None]) -> None:
         """The answer goes back, if it gets there."""
+
         def arrive() -> None:
             if not future.done():
                 give()

@@ -1,6 +1,6 @@
 """What happened in a run, line by line in fixed columns: true time, who, what, and the sentence.
 
-    12.345678  h2            record     fencing, epoch 4: somebody can take over
+12.345678  h2            record     fencing, epoch 4: somebody can take over
 """
 
 

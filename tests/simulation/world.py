@@ -6,7 +6,7 @@ seed gives the same run, byte for byte.
 
 import re
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
 from tests.simulation.agents import Agent, Router, Site
@@ -15,12 +15,13 @@ from tests.simulation.clients import Clients
 from tests.simulation.draw import Plan, bound_s
 from tests.simulation.engine import Data, Engine
 from tests.simulation.faults import Fault
-from tests.simulation.hosts import Host
+from tests.simulation.hosts import Host, Process
 from tests.simulation.network import Network
 from tests.simulation.person import Person
 from tests.simulation.scheduler import Clock, Scheduler
 from tests.simulation.store import STORE, StoreServer
 from tests.simulation.transcript import Transcript
+
 from understudy.control.cluster.beats import content
 from understudy.control.cluster.ports import NodeFacts
 from understudy.control.keys import cluster_record
@@ -93,12 +94,16 @@ class World:
             return
         self.checker.history(primaries[0])
         if self.clients.last_routed_s < end_s - PATIENCE_S:
-            self.checker.fail("I9", f"no write through a router was acknowledged since {self.clients.last_routed_s:.1f} s")
+            self.checker.fail(
+                "I9", f"no write through a router was acknowledged since {self.clients.last_routed_s:.1f} s"
+            )
 
     # Building.
 
     def _host(self, name: str, rate: float) -> Host:
-        clock = Clock(self.scheduler, rate, -self.random.uniform(10, 10_000), 1_800_000_000 + self.random.uniform(-1, 1))
+        clock = Clock(
+            self.scheduler, rate, -self.random.uniform(10, 10_000), 1_800_000_000 + self.random.uniform(-1, 1)
+        )
         return Host(self.scheduler, name, clock, lambda said: self.checker.fail("crash", said))
 
     def _build_sites(self) -> None:
@@ -136,11 +141,11 @@ class World:
         """An agent's event was stored."""
         self.note(host, "event", f"{event.kind}: {event.reason}")
 
-    def _committed(self, changes: object, revision: int) -> None:
+    def _committed(self, changes: Sequence[Put | Delete], revision: int) -> None:
         """A transaction took effect: look at what it says."""
         del revision
         cluster = self.plan.service.name
-        for change in changes:  # type: ignore[attr-defined]  # a sequence of changes
+        for change in changes:
             if isinstance(change, Delete):
                 continue
             if change.key == cluster_record(cluster):
@@ -154,7 +159,9 @@ class World:
         if self.transcript.keep:
             duties = " ".join(f"{duty.node}:{duty.kind}" for duty in record.duties)
             rules = " ".join(f"{rule.acks}of{','.join(sorted(rule.voters))}" for rule in record.sync)
-            said = f"{record.phase} epoch {record.epoch} serial {record.serial} [{duties}] sync {rules}: {record.reason}"
+            said = (
+                f"{record.phase} epoch {record.epoch} serial {record.serial} [{duties}] sync {rules}: {record.reason}"
+            )
             self.note("store", "record", said)
 
     def _report_stored(self, change: Put) -> None:
@@ -186,7 +193,7 @@ class World:
         """Whom it hits; nobody where only observers may be hit and it would be the primary."""
         record = self.checker.record
         primary = record.primary or record.previous if record else None
-        home = self.plan.service.node(primary).host if primary else None  # type: ignore[union-attr]  # it is of the spec
+        home = self.plan.service.node(primary).host if primary else None
         name = home if fault.what == "primary" and home else fault.what
         if self.plan.observers_only and (name == home or fault.what == "primary"):
             others = [one for one in self.plan.hosts if one != home]
@@ -248,8 +255,8 @@ class World:
             self._shake()
             self._after(fault, self._continue, process)
 
-    def _continue(self, process: object) -> None:
-        process.go_on()  # type: ignore[attr-defined]  # it is a Process
+    def _continue(self, process: Process) -> None:
+        process.go_on()  # it is a Process
         self._shake()
 
     def _do_agent_kill(self, host: Host, fault: Fault) -> None:
@@ -370,6 +377,65 @@ class World:
             site.engine.data = Data()
             site.facts = NodeFacts()
         self._after(fault, self._boot, host)
+
+    # Plots.
+
+    @property
+    def _lease_s(self) -> float:
+        return self.plan.service.timers.lease_ms / 1000
+
+    def _in_plot(self, delay_s: float, call: Callable[..., None], *args: object) -> None:
+        """The next act, unless everything has been healed by then."""
+        self.scheduler.later(delay_s, self._act, call, args)
+
+    def _act(self, call: Callable[..., None], args: tuple[object, ...]) -> None:
+        if self.scheduler.now_s < self.plan.faulty_s:
+            call(*args)
+
+    def _do_burst(self, host: Host, fault: Fault) -> None:
+        del host
+        self.clients.burst(fault.for_s)
+
+    def _do_lag_then_lose(self, host: Host, fault: Fault) -> None:
+        """One standby falls behind under many writes; then the primary is lost and that standby is back."""
+        short_s = 0.2 + 0.003 * fault.number
+        self.clients.burst(short_s + 0.5)
+        standby = self._other(host, fault)
+        self._cut([(host.name, standby.name)], Fault(fault.at_s, "cut", "", short_s))
+        lose = self._do_host_crash if fault.number % 3 else self._do_isolate
+        self._in_plot(short_s, lose, host, fault)
+
+    def _do_isolate_then_step(self, host: Host, fault: Fault) -> None:
+        """The primary is cut off; while its lease runs out, the others' wall clocks jump."""
+        self._do_isolate(host, Fault(fault.at_s, "isolate", "", 2 * self._lease_s))
+        self.clients.burst(2 * self._lease_s)
+        for other in self.hosts.values():
+            self._in_plot(0.001 * fault.number * self._lease_s, other.clock.step_wall, 0.1 * fault.number)
+
+    def _do_outage_then_isolate(self, host: Host, fault: Fault) -> None:
+        """The primary lives on promises; then the store is back, and the primary is cut off."""
+        outage = Fault(fault.at_s, "outage", "", (1.0 + 0.001 * fault.number) * self._lease_s)
+        self._do_store_outage(host, outage)
+        self.clients.burst(3 * self._lease_s)
+        self._in_plot(outage.for_s, self._do_isolate, host, Fault(fault.at_s, "isolate", "", 1.5 * self._lease_s))
+
+    def _do_stop_then_isolate(self, host: Host, fault: Fault) -> None:
+        """The answer to a renewal comes when the agent is stopped; when it goes on, it is cut off."""
+        self.store.slow_s = 0.05 * self._lease_s
+        stopped_s = (0.15 + 0.0003 * fault.number) * self._lease_s
+        self._in_plot(stopped_s, self._fast_store)
+        self._do_agent_stop(host, Fault(fault.at_s, "stop", "", stopped_s))
+        self.clients.burst(2 * self._lease_s)
+        self._in_plot(stopped_s - 0.001, self._do_isolate, host, Fault(fault.at_s, "isolate", "", 1.5 * self._lease_s))
+
+    def _do_switchover_then_kill(self, host: Host, fault: Fault) -> None:
+        """A switchover to a standby that has just fallen behind; the primary dies before it has caught up."""
+        target = self._site(self._other(host, fault))
+        if target is not None:
+            self._cut([(host.name, target.engine.host.name)], Fault(fault.at_s, "cut", "", 0.8))
+            self.clients.burst(0.8)
+            self._in_plot(0.5, self.person.asks, RequestKind.SWITCHOVER, target.node.name)
+            self._in_plot(0.5 + 0.0005 * fault.number, self._do_engine_kill, host, fault)
 
     def _do_switchover(self, host: Host, fault: Fault) -> None:
         site = self._site(host)

@@ -72,8 +72,8 @@ class NodeReport:
     had: Position | None = None
     """With less_data: what it had before, as far as its agent knows."""
     moves: int = 0
-    """How many deeds were begun after which the node may rightly have less; durable. With the same number, a later
-    agent holds the node to this position: it is all that is left to tell, when agent and engine died together."""
+    """How many deeds were begun after which the node may rightly have less; -1 in the middle of one. With the same
+    number, a later agent holds the node to this position: nothing else can, when agent and engine died together."""
     needs_rebuild: bool = False
     """Rejoining cannot bring it back: its data must be copied anew."""
     rebuilt: int = 0

@@ -8,13 +8,13 @@ from tests.simulation.planted.patching import Bug
 from tests.simulation.run import prepare, run_seed
 
 
-def caught_after(bug: Bug, most_seeds: int, first_seed: int = 1) -> tuple[int, str]:
-    """How many seeds it took, and what was broken; 0 when nothing was."""
-    with bug.planted():
-        for count in range(1, most_seeds + 1):
-            result = run_seed(first_seed + count - 1)
-            if result.violation:
-                return count, result.violation
+def caught_after(bug: Bug, most_seeds: int) -> tuple[int, str]:
+    """How many seeds it took, and what was broken; 0 when nothing was. Only seeds that are well without it count."""
+    for seed in range(1, most_seeds + 1):
+        with bug.planted():
+            violation = run_seed(seed).violation
+        if violation and not run_seed(seed).violation:
+            return seed, violation
     return 0, ""
 
 

@@ -1,4 +1,4 @@
-"""The planted bugs. Each is a few lines that a tired person could have written; each must break a rule within some seeds."""
+"""The planted bugs: each a few lines that a tired person could have written, and each must break a rule."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -6,6 +6,7 @@ from typing import Any
 
 from tests.simulation.agents import Router
 from tests.simulation.planted.patching import Bug, Spade
+
 from understudy.control.cluster import executor, node_state, observer, steward, tenure
 from understudy.core import adoption, classify, effects, election, grounds, quorum, sync
 from understudy.core import obey as obeying
@@ -112,8 +113,9 @@ def one_standby_too_few(spade: Spade) -> None:
     spade.plant(
         quorum,
         "silenced",
-        lambda _real: lambda config, frozen: config.acks > 0
-        and len(config.voters & frozen) >= len(config.voters) - config.acks,
+        lambda _real: (
+            lambda config, frozen: config.acks > 0 and len(config.voters & frozen) >= len(config.voters) - config.acks
+        ),
     )
 
 
@@ -153,9 +155,7 @@ def forked_lineage_accepted(spade: Spade) -> None:
 def anybody_wins(spade: Spade) -> None:
     """Who is frozen is eligible, whatever it lacks."""
     spade.plant(election, "_too_short", _always(""))
-    spade.plant(
-        election, "_rank", lambda _real: lambda _view, _record, one, _all: (bool(one.refusal), one.node)
-    )
+    spade.plant(election, "_rank", lambda _real: lambda _view, _record, one, _all: (bool(one.refusal), one.node))
 
 
 def less_data_unnoticed(spade: Spade) -> None:

@@ -25,6 +25,12 @@ def beat(encoded: bytes, counter: int) -> bytes:
     return encoded.replace(_FIRST, b'"counter":%d,' % counter, 1)
 
 
+def counter(data: bytes) -> int:
+    """The counter of what `content` found to have one."""
+    start = data.index(_NAME) + len(_NAME)
+    return int(data[start : data.index(b",", start)])
+
+
 def content(data: bytes | None) -> bytes | None:
     """All of it but the counter: equal when nothing but time has passed."""
     if data is None:

@@ -86,6 +86,7 @@ class Executor:
             self._end(now_s, f"{_words(action)} is of epoch {action.epoch}, and {state.wanted.epoch} is known here")
             return
         state.generation += 1
+        state.moving = self._moves(action)
         if isinstance(action, Start | Follow | Rejoin | Rebuild):
             state.lease = OwnLease()  # what is started has a new guard, which holds no deadline yet
         self.lane.start(partial(self._perform, action, record.serial), now_s + action.deadline_ms / 1000)
@@ -107,13 +108,14 @@ class Executor:
     def _end(self, now_s: float, failure: str) -> None:
         state = self._state
         state.generation += 1
+        state.moving = False
         self._ended_s = now_s
         state.failure = failure
         state.failed_epoch = self._action.epoch if failure and self._action is not None else 0
 
     def _before(self, action: Action, serial: int) -> dict[str, Any]:
         """What must be on the disk before the action."""
-        facts, report = self._state.wanted, self._state.report
+        facts = self._state.wanted
         marks: dict[str, Any] = {"epoch": action.epoch, "serial": serial}
         if not isinstance(action, Bootstrap | Rebuild):
             marks["identity"] = action.identity
@@ -121,12 +123,16 @@ class Executor:
             marks["promised_epoch"] = 0
         if isinstance(action, Follow | Promote | Rejoin | Rebuild):
             marks["frozen_epoch"] = 0  # from here on its position moves
-        moves = isinstance(action, Bootstrap | Promote | Rejoin | Rebuild)
-        alive = report is not None and report.running is Running.UP
-        if moves or (isinstance(action, Follow) and alive):
-            marks["reached"] = None  # it may rightly have less afterwards
+        if self._moves(action):
+            marks["reached"] = None
             marks["moves"] = facts.moves + 1
         return marks
+
+    def _moves(self, action: Action) -> bool:
+        """Whether the node may rightly have less afterwards."""
+        report = self._state.report
+        alive = report is not None and report.running is Running.UP
+        return isinstance(action, Bootstrap | Promote | Rejoin | Rebuild) or (isinstance(action, Follow) and alive)
 
 
 def _after(action: Action) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class ClusterLoop:
         for keeper in self._keepers:
             keeper.heard(record)
             keeper.observer.tick(now.boot_s)
-            wake_s = min(wake_s, keeper.tenure.tick(now.boot_s, record))
+            wake_s = min(wake_s, keeper.tenure.tick(now.boot_s, record, foreign=self._record.foreign))
             wake_s = min(wake_s, keeper.executor.tick(now, record))
             wake_s = min(wake_s, keeper.reporter.tick(now.boot_s, leading=keeper.leads(record)))
         wake_s = min(wake_s, self.steward.tick(now, refused))

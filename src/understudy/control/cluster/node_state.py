@@ -37,6 +37,8 @@ class NodeState:
         """+1 when a deed begins and when it ends: a look across either says nothing."""
         self.looked = -1
         """The generation that the report is of."""
+        self.moving = False
+        """Whether something is under way by which the node may rightly have less."""
         self.serial = 0
         """Of the newest record read, as far as it may be told; never falls."""
         self.failed_epoch = 0

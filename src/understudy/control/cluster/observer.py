@@ -114,6 +114,9 @@ class Observer:
     async def _watch_for_less_data(self, seen: Observation) -> None:
         """Remember how far a stopped engine had come, and what it means when it comes back with less."""
         facts = self._state.facts
+        if self._state.moving:
+            self._last = None
+            return
         if seen.position is not None and facts.reached is not None and not facts.less_data:
             if not contains(seen.position, facts.reached):
                 await self._state.remember(less_data=True)
@@ -168,7 +171,7 @@ class Observer:
             starved_ms=self._failing_ms("starved", seen.starved, now_s),
             disk_failing_ms=self._failing_ms("disk", seen.disk_fails, now_s),
             less_data=facts.less_data,
-            moves=facts.moves,
+            moves=-1 if state.moving else facts.moves,
             had=facts.reached if facts.less_data or seen.position is None else None,
             needs_rebuild=facts.needs_rebuild,
             rebuilt=facts.rebuilt,

@@ -68,6 +68,8 @@ class RecordReader:
         self.phase_since_s = 0.0
         """When the record was first seen in its phase and epoch."""
         self.refused = ""
+        self.foreign = False
+        """Whether what stands there is another cluster's, so that the whole store may be."""
 
     def sight(self) -> Sight:
         """The entry as it stands."""
@@ -77,7 +79,9 @@ class RecordReader:
         """Take in what stands there now; `foreign` says why a record is another cluster's, or nothing."""
         record, before = self._reader.value(), self.current
         self.refused = self._reader.refused
-        if record is not None and (why := self._why_not(record, foreign)):
+        why = self._why_not(record, foreign) if record is not None else ""
+        self.foreign = bool(why)
+        if why:
             self.refused, record = f"{self.sight().key} cannot be used: {why}", None
         if record is before:
             return
@@ -90,4 +94,4 @@ class RecordReader:
     def _why_not(self, record: ClusterRecord, foreign: Callable[[ClusterRecord], str]) -> str:
         if record.cluster != self._cluster:
             return f"it is the record of {record.cluster}"
-        return foreign(record) if record is not self.current else ""
+        return foreign(record)

@@ -126,9 +126,9 @@ class Steward:
             return self._known_s()
         if not ours:
             return inf if refused else self._patience_s(sight)
-        deciding = not refused and now.boot_s < self._held_until_s
-        if deciding:
-            self._steer(now, sight)
+        if now.boot_s >= self._held_until_s:
+            return self._renew_s  # nothing is decided before it is ours for certain
+        self._steer(now, sight)
         return self._known_s()
 
     def _known_s(self) -> float:

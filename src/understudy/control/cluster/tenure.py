@@ -2,16 +2,17 @@
 
 RULES
 1. The guard's deadline is the clock before the renewal (or question) was sent + the duration. Only success moves it.
-2. Promises are asked for only when the store did not answer; a renewal that it refused ends the right.
+2. Promises are asked for only when the store did not answer, or is another cluster's; a refused renewal ends the right.
 3. A promise binds by this host's own clock, a little longer than was asked, and over a restart of the agent.
 4. As long as a deadline rests on promises, the report does not say that a newer electorate was read: the steward might
    forget the older one, by which they were given.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
 
+from understudy.control.cluster.beats import content, counter
 from understudy.control.cluster.lane import Lane
 from understudy.control.cluster.mirror import Mirror, Sight
 from understudy.control.cluster.node_state import NodeState
@@ -47,7 +48,9 @@ class LeaseReader:
         """What is seen; None when it is no lease, which is left as it is."""
         raw = self._mirror.get(self._key)
         if raw is not self._raw:
-            self._raw = raw
+            before, self._raw = self._raw, raw
+            if before is not None and self._renewed(before, raw):
+                return self._sight
             try:
                 if self._skipped is not None and self._skipped.revision != raw.revision:
                     self._sight = see(self._sight, self._key, self._skipped.item(), self._skipped.since_s)
@@ -56,6 +59,15 @@ class LeaseReader:
             except Undecodable as fault:
                 self._sight, self.fault = None, f"{self._key}: {fault}"
         return self._sight
+
+    def _renewed(self, before: Sight, raw: Sight) -> bool:
+        """Take in a renewal, which changes nothing but the counter; whether it was just that."""
+        seen = self._sight
+        if seen is None or seen.lease is None or raw.value is None or content(before.value) != content(raw.value):
+            return False
+        lease = replace(seen.lease, counter=counter(raw.value))
+        self._sight, self._skipped = LeaseSight(self._key, lease, raw.revision, raw.since_s), None
+        return True
 
 
 @dataclass(slots=True)
@@ -79,6 +91,7 @@ class Tenure:
         self._lane = Lane(ports.spawn, ports.wake)
         self._asking = {node: Lane(ports.spawn, ports.wake) for node in ports.service.nodes}
         self._record: ClusterRecord | None = None
+        self._foreign = False
         self._due_s = 0.0
         self._tried = -1
         """The generation of the node when arming its guard was last tried."""
@@ -92,16 +105,23 @@ class Tenure:
         """Everything that may run."""
         return (self._lane, *self._asking.values())
 
-    def tick(self, now_s: float, record: ClusterRecord | None) -> float:
-        """Renew when it is time; when to come again."""
-        self._record = record
+    def tick(self, now_s: float, record: ClusterRecord | None, *, foreign: bool) -> float:
+        """Renew when it is time; when to come again. In a `foreign` store there is no right to renew, as in none."""
+        self._record, self._foreign = record, foreign
         if now_s < self._asked_until_s:
             for lane in self._asking.values():
                 lane.expired(now_s)
+        if foreign:
+            if now_s >= self._due_s and not self._lane.busy:
+                self._due_s = next_beat_s(now_s, self._timers.renew_ms)
+                self._ask(now_s)
+            return self._lane.until(self._due_s, now_s)
         sight = self._lease.look()
         lease = self._own(sight)
         if sight is None or lease is None:
             self._state.lease = OwnLease()
+            if sight is not None:
+                self._by_promises = 0  # whatever was promised, it was to a reign that is over
             self._due_s = 0.0
             return inf
         if self._lane.expired(now_s):
@@ -181,7 +201,8 @@ class Tenure:
 
     async def _count(self, asked: _Round) -> bool:
         record, epoch = self._record, asked.request.epoch
-        if record is None or record.epoch != epoch or self._own(self._lease.look()) is None:
+        lost = not self._foreign and self._own(self._lease.look()) is None
+        if record is None or record.epoch != epoch or lost:
             return False
         if not promised(record.electorates, frozenset(asked.granted)):
             return False
