@@ -11,7 +11,12 @@ from tests.simulation.planted.bugs import BUGS
 from tests.simulation.run import prepare, run_seed
 
 SEEDS = range(1, 25)
-QUICKLY_CAUGHT = {"promote_before_fence": 20, "marks_not_durable": 5, "anybody_wins": 20, "forked_lineage_accepted": 20}
+QUICKLY_CAUGHT = {
+    "promote_before_fence": 15,
+    "lease_without_waiting": 15,
+    "marks_not_durable": 5,
+    "one_standby_too_few": 40,
+}
 """Planted bugs that a few seeds find, and how many they may take."""
 
 
