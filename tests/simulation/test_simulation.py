@@ -3,10 +3,8 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
-import structlog
 from tests.simulation.planted.bugs import BUGS
 from tests.simulation.run import prepare, run_seed
 
@@ -21,10 +19,8 @@ QUICKLY_CAUGHT = {
 
 
 @pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
+def _quiet() -> None:
     prepare()
-    yield
-    structlog.reset_defaults()
 
 
 def test_no_rule_is_broken() -> None:
