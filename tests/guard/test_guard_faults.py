@@ -32,8 +32,9 @@ def test_storm_rages_until_it_is_killed():
     """The storm of forks of the proof is one: it lives under other pids each time one looks."""
     with Rig("storm") as rig:
         rig.lead()
-        tops = set()
-        for _ in range(200):
+        tops: set[str] = set()
+        give_up = time.monotonic() + 20
+        while len(tops) <= 5 and time.monotonic() < give_up:
             with contextlib.suppress(OSError):
                 guard = rig.status["guard"]
                 tops |= set(Path(f"/proc/{guard}/task/{guard}/children").read_text().split())
