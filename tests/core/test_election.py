@@ -121,3 +121,16 @@ def test_votes_wait_for_who_is_heard():
     view = stage._view()
     assert not enough_known(view, view.record)
     assert enough_known(replace(view, phase_age_ms=500), view.record)
+
+
+def test_a_standby_with_more_shows_that_the_old_disk_lost_something():
+    """The closed old primary does not count as having everything once any standby, silent ones too, had more of it."""
+    stage = electing("node b frozen_epoch=0\nnode c frozen_epoch=0\nnode d frozen_epoch=0\nnode e frozen_epoch=0")
+    position = stage.reports[Name("a")].position
+    view = replace(stage._view(), phase_age_ms=500)
+    assert elect(view, view.record).winner == "a"
+    more = Position(position.branches, position.offset + 1)
+    stage.reports[Name("b")] = replace(stage.reports[Name("b")], position=more)
+    view = replace(stage._view(), phase_age_ms=500)
+    assert elect(view, view.record).winner is None
+    assert not enough_known(view, view.record)
