@@ -144,6 +144,11 @@ def _open_epoch(draft: Draft, case: Case) -> Draft:
     return draft.tell(EventKind.FAILOVER_STARTED, said, old, epoch=opened.epoch)
 
 
+def _prove(draft: Draft, case: Case) -> Draft:
+    """The ground, for whoever crowns."""
+    return draft.with_record(replace(draft.record, ground=case.seen.ground))
+
+
 def _crown(draft: Draft, case: Case) -> Draft:
     """The elected winner, under the same epoch."""
     winner, ground = cast("Name", case.seen.election.winner), cast("Ground", case.seen.ground)
@@ -337,6 +342,7 @@ def _unseen_ms(view: ClusterView, record: ClusterRecord) -> int:
 _EFFECTS: dict[Effect, Callable[[Draft, Case], Draft]] = {
     Effect.TEND: _tend,
     Effect.OPEN_EPOCH: _open_epoch,
+    Effect.PROVE: _prove,
     Effect.CROWN: _crown,
     Effect.CROWN_TARGET: _crown_target,
     Effect.CROWN_OLD: _crown_old,
