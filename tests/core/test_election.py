@@ -7,9 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.scenarios.stage import Stage
 
+from understudy.core.classify import assess
 from understudy.core.election import elect, enough_known
 from understudy.core.lineage import Branch, Position, contains
-from understudy.core.record import Phase, SyncConfig
+from understudy.core.record import Ground, Phase, SyncConfig
+from understudy.core.situation import Asked
 from understudy.core.text import Name
 
 ROOT = (Branch("1", 0), Branch("3", 500))
@@ -121,3 +123,29 @@ def test_votes_wait_for_who_is_heard():
     view = stage._view()
     assert not enough_known(view, view.record)
     assert enough_known(replace(view, phase_age_ms=500), view.record)
+
+
+def test_a_standby_with_more_shows_that_the_old_disk_lost_something():
+    """The closed old primary does not count as having everything once any standby, silent ones too, had more of it."""
+    stage = electing("node b frozen_epoch=0\nnode c frozen_epoch=0\nnode d frozen_epoch=0\nnode e frozen_epoch=0")
+    position = stage.reports[Name("a")].position
+    view = replace(stage._view(), phase_age_ms=500)
+    assert elect(view, view.record).winner == "a"
+    more = Position(position.branches, position.offset + 1)
+    stage.reports[Name("b")] = replace(stage.reports[Name("b")], position=more)
+    view = replace(stage._view(), phase_age_ms=500)
+    assert elect(view, view.record).winner is None
+    assert not enough_known(view, view.record)
+
+
+def test_a_proof_outlives_the_steward_that_saw_it():
+    """What was proven in this epoch stays so: the next steward, who has not seen the lease run out, crowns by it."""
+    stage = electing()
+    proven = replace(stage.record, ground=Ground.LEASE)
+    bare = tuple(
+        (name, replace(seen, report=replace(seen.report, closed_epoch=0))) for name, seen in stage._view().nodes
+    )
+    view = replace(stage._view(), nodes=bare, record=proven, phase_age_ms=500)
+    assert assess(view, proven, Asked.NOTHING).ground is Ground.LEASE
+    fencing = replace(proven, phase=Phase.FENCING)
+    assert assess(replace(view, record=fencing), fencing, Asked.NOTHING).ground is not Ground.LEASE

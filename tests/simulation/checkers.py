@@ -5,7 +5,7 @@ every single acknowledged write, and what a report may claim.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tests.simulation.engine import UNIT, Engine
 from tests.simulation.scheduler import Scheduler
@@ -46,6 +46,8 @@ class Checker:
         """Whether a node bears the closed mark on its disk."""
         self.record: ClusterRecord | None = None
         """The newest that was ever stored."""
+        self._crowned: dict[tuple[int, Name], ClusterRecord] = {}
+        """The records that gave somebody the part, by epoch and node; `known` is what was known before."""
         self.able_since_s: float | None = None
         self.healthy: Callable[[Name], bool] = lambda _name: False
         """Whether a primary is up, takes writes, and is heard; set where a run promises to know."""
@@ -77,19 +79,22 @@ class Checker:
             self.acknowledged_writes[write] = (engine.name, engine.promoted_epoch)
 
     def promoted(self, engine: Engine, epoch: int) -> None:
-        """An engine became primary; its own branch has begun, nothing is in it yet but a marker."""
+        """An engine became primary; its own branch has begun, nothing is in it yet but a marker.
+
+        The ground is that of the record which crowned it, not of the newest: a candidate that is cut off may be
+        promoted late, in the next epoch, which waits for the end of its lease (I1 looks at what both acknowledge).
+        """
         self.promotions += 1
-        record = self.record
+        record = self._crowned.get((epoch, engine.name))
         before = Position(engine.data.branches[:-1], (len(engine.data.log) - 1) * UNIT)
-        ours = record is not None and record.epoch == epoch
-        accepted = bool(record and record.accept_loss) and ours
+        accepted = bool(record and record.accept_loss)
         promotion = invariants.Promotion(
             engine.name,
             epoch,
             before,
-            record.ground if record and ours else None,
+            record.ground if record else None,
             self._service.durability.max_loss_bytes,
-            record.known if record and ours else None,
+            record.known if record else None,
             accept_loss=accepted,
         )
         self._fresh().promotions.append(promotion)
@@ -122,6 +127,9 @@ class Checker:
     def stored(self, record: ClusterRecord) -> None:
         """A record took effect in the store."""
         before = self.record
+        if record.phase is Phase.PROMOTING and record.primary is not None:
+            known = before.known if before is not None and before.identity == record.identity else None
+            self._crowned[record.epoch, record.primary] = replace(record, known=known or record.known)
         if before is None or before.identity != record.identity or record.epoch >= before.epoch:
             self.record = record
         if before is not None and before.identity == record.identity:

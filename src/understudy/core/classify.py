@@ -31,7 +31,8 @@ def assess(view: ClusterView, record: ClusterRecord, asked: Asked) -> Assessment
     """Classify what is seen. `record` is the view's, with the flags of a person's wishes already in it."""
     weighing = record.phase in _ELECTING
     verdict = _judged(view, record)
-    ground = grounds.proven(view, record) if weighing else None
+    written = record.ground if record.phase is Phase.ELECTING else None  # by the steward that saw the proof
+    ground = written or (grounds.proven(view, record) if weighing else None)
     chosen = elect(view, record) if weighing else Election(None, ())
     situation = Situation(
         judged=verdict.judged,

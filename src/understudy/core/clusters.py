@@ -25,7 +25,7 @@ def decide(view: ClusterView, now: Now) -> Decision:
     """The next record of a cluster, and why: one row of the table. The view's own record when nothing changed."""
     before = view.record
     if before is None:
-        return _born(view)
+        return _born(view, now)
     wishes = triage(view, before, now)
     seen = assess(view, wishes.record, wishes.asked)
     row = row_for(before.phase, seen.situation)
@@ -54,12 +54,13 @@ def _decision(before: ClusterRecord, draft: Draft) -> Decision:
     return Decision(record, changed, draft.events, draft.done, draft.lease)
 
 
-def _born(view: ClusterView) -> Decision:
+def _born(view: ClusterView, now: Now) -> Decision:
     record = birth(view)
     if record is None:
         return Decision(None)
     draft = Draft(record, lease=LeaseOrder(None, record.epoch))
     kind = EventKind.CLUSTER_BORN if record.epoch == 1 else EventKind.CLUSTER_ADOPTED
     draft = draft.tell(kind, f"The record of {record.cluster} is made in epoch {record.epoch}: {record.reason}.")
-    record = replace(record, serial=record.serial + 1)
+    failback_wall_s = now.wall_s if record.epoch > 1 else 0.0
+    record = replace(record, serial=record.serial + 1, failback_wall_s=failback_wall_s)
     return Decision(record, record.duties, draft.events, lease=draft.lease)

@@ -1,7 +1,8 @@
 """Who is told to do what when a primary is crowned, and afterwards as nodes come and go. Pure changes of duties.
 
 RULES: a duty keeps its `since` as long as it says the same. A node with less data than it had is never followed and
-never follows as it is: it is rebuilt, its data kept. A fenced node comes back only by rejoining.
+never follows as it is: it is rebuilt, its data kept. A fenced node comes back only by rejoining; so does one that
+cannot be started as a standby (a rejoin may have been cut short): rejoining finds out whether it must be rebuilt.
 """
 
 from dataclasses import replace
@@ -76,7 +77,8 @@ def _next_duty(view: ClusterView, record: ClusterRecord, name: Name, primary: Na
     if ruined(report) and not rebuilding:
         return Duty(name, DutyKind.REBUILD, primary)
     ours = report.identity == record.identity
-    if ours and duty.kind is DutyKind.STANDBY and not following and astray(report, view.report(primary)):
+    dead = report.running is Running.DEAD and report.failed_epoch == record.epoch
+    if ours and duty.kind is DutyKind.STANDBY and not following and (dead or astray(report, view.report(primary))):
         return Duty(name, DutyKind.REJOIN, primary)
     back = following and (not rebuilding or report.rebuilt >= duty.since)
     return Duty(name, DutyKind.STANDBY, primary) if back else duty

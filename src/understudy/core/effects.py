@@ -144,6 +144,11 @@ def _open_epoch(draft: Draft, case: Case) -> Draft:
     return draft.tell(EventKind.FAILOVER_STARTED, said, old, epoch=opened.epoch)
 
 
+def _prove(draft: Draft, case: Case) -> Draft:
+    """The ground, for whoever crowns."""
+    return draft.with_record(replace(draft.record, ground=case.seen.ground))
+
+
 def _crown(draft: Draft, case: Case) -> Draft:
     """The elected winner, under the same epoch."""
     winner, ground = cast("Name", case.seen.election.winner), cast("Ground", case.seen.ground)
@@ -190,7 +195,8 @@ def _crown_old(draft: Draft, case: Case) -> Draft:
     """The way back out of a switchover: the old primary again, under the same epoch and its own lease."""
     record, primary = draft.record, cast("Name", draft.record.primary)
     back = duties.ordered(record, Duty(primary, DutyKind.PRIMARY))
-    back = replace(back, target=None, loss=Loss(0, "the old primary went on"))
+    # No longer the ground of its first promotion: by that one, an empty disk would be made a new database.
+    back = replace(back, target=None, ground=Ground.FENCED, loss=Loss(0, "the old primary went on"))
     said = f"{primary} keeps the part: {case.row.sentence}."
     return draft.with_record(back).tell(EventKind.SWITCHOVER_ABORTED, said, primary)
 
@@ -264,12 +270,21 @@ def _why_blocked(record: ClusterRecord, case: Case) -> Blocked:
         return _why_foreign(record, case, f"{failover} --accept-loss")
     if record.phase is Phase.CONFIRMED or (record.blocked and record.blocked.origin is Origin.CONFIRMED):
         return Blocked(Origin.CONFIRMED, f"{record.primary} is lost and failover is manual", failover)
+    if not _data_anywhere(record, case.view):
+        reason = f"no node that may be promoted has any data: {case.seen.election.refusals}"
+        return Blocked(Origin.FENCING, reason, "put back the disk of one of them, or a backup of its data")
     if not situation.ground:
         reason = f"the old primary could still take writes: {grounds.missing(case.view, record)}"
         loss = "" if situation.votes else " --accept-loss"
         return Blocked(Origin.FENCING, reason, f"{failover} --sworn-dead {record.previous or 'NODE'}{loss}")
     reason = f"nobody can be promoted without loss: {case.seen.election.refusals}"
     return Blocked(Origin.FENCING, reason, f"{failover} --accept-loss")
+
+
+def _data_anywhere(record: ClusterRecord, view: ClusterView) -> bool:
+    """Whether any node that may be promoted has, or may have, data; without it no flag helps."""
+    reports = [view.report(node.name) for node in view.service.nodes if node.priority]
+    return any(one is None or (not one.empty and one.identity in (None, record.identity)) for one in reports)
 
 
 def _why_foreign(record: ClusterRecord, case: Case, command: str) -> Blocked:
@@ -290,7 +305,7 @@ def _unblock(draft: Draft, case: Case) -> Draft:
 
 
 def _adopt(draft: Draft, case: Case) -> Draft:
-    made = adoption.remade(case.view, draft.record)
+    made = replace(adoption.remade(case.view, draft.record), failback_wall_s=case.now.wall_s)
     said = f"The record is made anew in epoch {made.epoch}, above what the nodes carry; everybody is frozen first."
     draft = replace(draft, lease=LeaseOrder(None, made.epoch)).with_record(made)
     return draft.tell(EventKind.CLUSTER_ADOPTED, said, epoch=made.epoch)
@@ -327,6 +342,7 @@ def _unseen_ms(view: ClusterView, record: ClusterRecord) -> int:
 _EFFECTS: dict[Effect, Callable[[Draft, Case], Draft]] = {
     Effect.TEND: _tend,
     Effect.OPEN_EPOCH: _open_epoch,
+    Effect.PROVE: _prove,
     Effect.CROWN: _crown,
     Effect.CROWN_TARGET: _crown_target,
     Effect.CROWN_OLD: _crown_old,

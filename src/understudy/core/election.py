@@ -80,12 +80,24 @@ def whole(report: NodeReport) -> bool:
     return not report.less_data and not report.empty
 
 
+def _has_all(view: ClusterView, old: NodeReport) -> bool:
+    """Whether the closed old primary's disk is known to lack nothing that was ever on it.
+
+    What a standby has on the very same branch was on the primary's disk first: one that has more, however old its word,
+    shows that the disk has lost something, though its own agent did not notice (it died together with the engine).
+    """
+    mine = old.position
+    others = (seen.report.position for _, seen in view.nodes if seen.report and seen.report.identity == old.identity)
+    outrun = any(mine and other and other.branches == mine.branches and other.offset > mine.offset for other in others)
+    return whole(old) and not outrun
+
+
 def enough_known(view: ClusterView, record: ClusterRecord) -> bool:
     """Whether an election now could be sure to lose nothing that must not be lost."""
     known, old = still(view, record), closed_old(view, record)
     if view.service.durability.zero_loss and not record.accept_loss:
         placed = frozenset(name for name, report in known.items() if report.position is not None)
-        known_enough = quorum.revoked(record.sync, placed) or (old is not None and whole(old))
+        known_enough = quorum.revoked(record.sync, placed) or (old is not None and _has_all(view, old))
         return known_enough and _patient(view, record)
     return bool(known) and _patient(view, record)
 
@@ -183,7 +195,7 @@ def _refusal(view: ClusterView, record: ClusterRecord, name: Name) -> str:
 def _too_short(view: ClusterView, record: ClusterRecord, position: Position) -> str:
     """What this position lacks that must not be lost; empty when nothing."""
     old = closed_old(view, record)
-    everything = old.position if old is not None and whole(old) else None
+    everything = old.position if old is not None and _has_all(view, old) else None
     if not view.service.durability.zero_loss:
         return _beyond_bound(view, position, everything or record.known)
     if record.start is not None and (short := _short(position, record.start, "the start of the last reign")):

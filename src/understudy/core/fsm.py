@@ -26,6 +26,8 @@ class Effect(StrEnum):
     """Keep the cluster in order: commit rule, electorate, duties of standbys, failback."""
     OPEN_EPOCH = "open a new epoch"
     """Epoch + 1, the old lease's key overwritten, the old primary closed, every standby frozen."""
+    PROVE = "write down the proof"
+    """What was proven stays so for the rest of the epoch, though the next steward may not have seen it."""
     CROWN = "crown the winner"
     """The winner is to be primary under the strict commit rule, the lease is its own, the others follow it."""
     CROWN_TARGET = "open a new epoch and crown the target"
@@ -117,7 +119,7 @@ ROWS: tuple[Row, ...] = (
         for phase in (P.STEADY, P.SUSPECT, P.CONFIRMED, P.REJOINING)
     ),
     # Transfer.
-    _row(P.FENCING, P.ELECTING, "a promotion is proven safe and enough positions are known",
+    _row(P.FENCING, P.ELECTING, "a promotion is proven safe and enough positions are known", E.PROVE,
          ground=True, votes=True, **OWN),
     _row(P.FENCING, P.FENCING, "the old primary is not proven silent yet", ground=False, late=False, **OWN),
     _row(P.FENCING, P.FENCING, "not enough positions are known yet", ground=True, votes=False, late=False, **OWN),
@@ -169,7 +171,7 @@ ROWS: tuple[Row, ...] = (
          origin=Origin.CONFIRMED, asked=_BUT_FAILOVER, judged=J.WELL, **OWN),
     _row(P.BLOCKED, P.BLOCKED, "waiting for a person to order the failover",
          origin=Origin.CONFIRMED, asked=_BUT_FAILOVER, judged=_GONE | _UNCLEAR, **OWN),
-    _row(P.BLOCKED, P.ELECTING, "proof, positions and a candidate are there now", E.UNBLOCK,
+    _row(P.BLOCKED, P.ELECTING, "proof, positions and a candidate are there now", E.PROVE, E.UNBLOCK,
          origin=Origin.FENCING, ground=True, votes=True, winner=True, **OWN),
     _row(P.BLOCKED, P.BLOCKED, "the old primary is still not proven silent", E.BLOCK,
          origin=Origin.FENCING, ground=False, **OWN),

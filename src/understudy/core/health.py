@@ -83,7 +83,7 @@ def _could_do_better(view: ClusterView, record: ClusterRecord) -> list[str]:
     deaf: list[str] = []
     hearing: list[str] = []
     for name, report in heard(view).items():
-        if name != record.primary and report.identity == record.identity:
+        if name != record.primary and report.identity == record.identity and report.running is Running.UP:
             (hearing if _hears(report, record.primary, view.service.timers) else deaf).append(str(name))
     return deaf if not hearing and len(deaf) > wanted_sync(record).acks else []
 

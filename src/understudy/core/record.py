@@ -191,7 +191,8 @@ class ClusterRecord:
     """Of the last failover."""
     timings: Timings = Timings()
     failback_wall_s: float = 0.0
-    """When the last failback began, by a wall clock; the hold that it makes is bounded by failback_every_s."""
+    """When the last failback began, or when that was forgotten with an older record, by a wall clock; the hold that it
+    makes is bounded by failback_every_s."""
     reason: str = ""
     """The sentence of the row that led here."""
 

@@ -260,7 +260,8 @@ class Steward:
         since = [(self._record.phase_since_s, steps.all), (lease.since_s, steps.lease)]
         if answer is not None:
             since.append((answer[2], steps.all))
-        for name, reader in self._reports.items():
+        for name in self._members():
+            reader = self._reports[name]
             parts.append(reader.value())
             since.append((reader.sight().since_s, steps.primary if name == primary else steps.other))
         for sight, word in self._routing():
@@ -299,7 +300,7 @@ class Steward:
             service=self._service,
             capabilities=self._ports.capabilities,
             record=record,
-            nodes=tuple((node.name, self._node_seen(node.name, now_s)) for node in self._service.nodes),
+            nodes=tuple((name, self._node_seen(name, now_s)) for name in self._members()),
             lease=LeaseSeen(
                 owner=Name(held.owner) if held and held.owner and not held.buried else None,
                 epoch=held.epoch if held else 0,
@@ -311,6 +312,16 @@ class Steward:
             routed_epoch=min(routed, default=record.epoch if record else 0),
             fresh_identity=self._fresh_identity,
         )
+
+    def _members(self) -> list[Name]:
+        """The nodes of the spec, and those that have left it and still have a duty: their engines may still run."""
+        record = self._record.current
+        for duty in record.duties if record is not None else ():
+            if duty.node not in self._reports:
+                key = cluster_report(self._service.name, duty.node)
+                self._reports[duty.node] = Reader(self._mirror, key, NodeReport, content)
+        duties = {duty.node for duty in record.duties} if record is not None else set()
+        return [name for name in self._reports if name in self._nodes or name in duties]
 
     def _node_seen(self, name: Name, now_s: float) -> NodeSeen:
         reader = self._reports[name]
