@@ -66,11 +66,6 @@ class Status:
     """What this host did not give the guard, and how to grant it."""
 
     @property
-    def remaining_s(self) -> float | None:
-        """From then until the deadline; None while unarmed."""
-        return None if self.deadline_boot_s is None else self.deadline_boot_s - self.now_boot_s
-
-    @property
     def spare_s(self) -> float | None:
         """How long before its deadline the engine was verified dead; None unless it is dead and was armed."""
         if self.dead_boot_s is None or self.deadline_boot_s is None:

@@ -8,7 +8,7 @@ RULES
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass, fields
 from functools import partial
 from math import inf
@@ -35,7 +35,7 @@ from understudy.core.errors import Refused
 from understudy.core.record import Phase, Request
 from understudy.core.report import ClusterView, Decision, LeaseSeen, NodeReport, NodeSeen
 from understudy.core.text import Name
-from understudy.store.base import Delete, Expect, Put, StoreFault
+from understudy.store.base import Delete, Expect, Outcome, Put, StoreFault
 from understudy.store.lease import DRIFT, Claim, LeaseSight
 
 PATIENT = 0.5
@@ -192,14 +192,21 @@ class Steward:
     def _heard(self, name: Name) -> bool:
         return self._reports[name].sight().value is not None
 
-    async def _claim(self, claim: Claim) -> bool:
+    async def _stored(self, writing: Awaitable[Outcome]) -> Outcome | None:
+        """The outcome of a write that took effect; None when it did not, or may not have: then look anew first."""
         try:
-            outcome = await self._ports.store.transact([claim.expect], [claim.put])
+            outcome = await writing
         except StoreFault:
             self._behind = True
-            return True
+            return None
         if not outcome.committed:
             self._behind = True
+            return None
+        return outcome
+
+    async def _claim(self, claim: Claim) -> bool:
+        outcome = await self._stored(self._ports.store.transact([claim.expect], [claim.put]))
+        if outcome is None:
             return True
         self._mirror.note(claim.put, outcome.revision)
         gained = not self.holding
@@ -354,13 +361,9 @@ class Steward:
         changes += [
             Delete(key) for key, reader in self._requests.items() if (wish := reader.value()) and wish.id in done
         ]
-        try:
-            outcome = await self._ports.chronicle.commit(expects, changes, decision.events, wall_s=now.wall_s)
-        except StoreFault:
-            self._behind = True
-            return True
-        if not outcome.committed:
-            self._behind = True
+        writing = self._ports.chronicle.commit(expects, changes, decision.events, wall_s=now.wall_s)
+        outcome = await self._stored(writing)
+        if outcome is None:
             return True
         for change in changes:
             self._mirror.note(change, outcome.revision)
