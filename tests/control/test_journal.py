@@ -13,7 +13,7 @@ from understudy.control.journal import PAGE_ENTRIES, TEXT_CHARACTERS, Journal
 from understudy.core.errors import Refused
 from understudy.core.events import Entry, Event, EventKind
 from understudy.core.text import Name
-from understudy.store.base import Delete, Expect, Outcome, Put, StoreFault
+from understudy.store.base import Delete, Expect, Listing, Outcome, Put, StoreFault
 from understudy.store.memory import MemoryStore, Trouble
 from understudy.store.sqlite import SqliteStore
 
@@ -325,3 +325,26 @@ async def test_what_does_not_fit_is_cut_or_spread() -> None:
     assert outcome == Outcome(committed=True, revision=(await store.list("")).revision)
     with pytest.raises(ValueError, match="JSON"):
         journal.append([Event(EventKind.RUN_EXITED, "x", data=(("share", float("nan")),))], 1.0)
+
+
+async def test_several_writers_take_turns_without_reading_the_whole_journal_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Numbers stay consecutive, old pages of both go, and a page of another's costs one small read."""
+    monkeypatch.setattr(journal_module, "LISTED_EVERY", 40)
+    store = MemoryStore()
+    listed = []
+    real_list = store.list
+
+    async def counted_list(prefix: str) -> Listing:
+        listed.append(prefix)
+        return await real_list(prefix)
+
+    monkeypatch.setattr(store, "list", counted_list)
+    writers = (Journal(store, limit=20), Journal(store, limit=20))
+    for number in range(1, 101):
+        await writers[number % 2].commit((), (), facts(number), wall_s=1.0)
+    assert len(listed) <= 2 * (1 + 100 // 40)
+    entries = await writers[0].tail(0, 1000)
+    assert [entry.number for entry in entries] == list(range(entries[0].number, 101))
+    assert 20 <= len(entries) <= 20 + 2 * 40

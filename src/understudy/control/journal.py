@@ -38,6 +38,8 @@ TEXT_CHARACTERS = 4_000
 COALESCE_S = 0.005
 """How long facts wait for more to come before they are written together."""
 RETRY_S = 1.0
+LISTED_EVERY = 500
+"""After so many new entries all pages are listed again, to find old ones that others have written."""
 
 Clipped = TypeVar("Clipped", str, Fact)
 
@@ -76,11 +78,16 @@ class _Gap:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What the store's journal looked like when we last heard: its head, and the first numbers of its pages."""
+    """What the store's journal looked like when we last heard: its head, and the first numbers of its pages.
+
+    Of the pages of other agents we know only those that were there when they were last listed.
+    """
 
     head_revision: int
     next: int
     firsts: tuple[int, ...]
+    listed: int
+    """What the next number was when the pages were last listed."""
 
     def too_old(self, limit: int, at_once: int) -> tuple[int, ...]:
         """Pages to delete so that `limit` entries stay; never the newest one."""
@@ -98,7 +105,9 @@ class Journal:
         self._pending: deque[_Fact] = deque()
         self._gap: _Gap | None = None
         self._known: _Known | None = None
-        """None at first, and whenever somebody else wrote or a transaction's fate is unknown."""
+        """None at first."""
+        self._stale = False
+        """Whether somebody else has written, or a transaction's fate is unknown."""
         self._doubtful: tuple[str, bytes, Sequence[_Fact]] | None = None
         """The page whose fate is unknown: its key, its bytes, what is in it."""
         self._turn = asyncio.Lock()
@@ -208,14 +217,16 @@ class Journal:
             head = Head(known.next + len(facts))
             ours = [Put(keys.JOURNAL_HEAD, encode(head)), Put(key, page)] if facts else []
             guard = [Expect(keys.JOURNAL_HEAD, known.head_revision)] if facts else []
-            self._known, self._doubtful = None, (key, page, facts)  # until we hear: also when we are cancelled
+            self._stale, self._doubtful = True, (key, page, facts)  # until we hear: also when we are cancelled
             outcome = await self._store.transact([*expects, *guard], [*ours, *changes, *deletes])
             self._doubtful = None
             if outcome.committed:
+                self._stale = False
                 self._known = _Known(
                     outcome.revision if facts else known.head_revision,
                     head.next,
                     known.firsts[len(trimmed) :] + ((known.next,) if facts else ()),
+                    known.listed,
                 )
                 self._forget(facts)
                 return outcome
@@ -223,15 +234,21 @@ class Journal:
                 return outcome
 
     async def _learn(self) -> _Known:
-        """What the journal looks like now; settles what became of a page whose fate was unknown."""
-        if self._known is None:
-            listing = await self._store.list(keys.JOURNAL)
-            if self._doubtful:
-                key, page, facts = self._doubtful
-                if any(item.key == key and item.value == page for item in listing.items):
-                    self._forget(facts)
-                self._doubtful = None
-            self._known = _understand(listing)
+        """What the journal looks like now; settles what became of a page whose fate was unknown.
+
+        Where several agents write this comes before most of their pages: so it reads no more than it must.
+        """
+        if self._doubtful:
+            key, page, facts = self._doubtful
+            item = await self._store.get(key)
+            if item is not None and item.value == page:
+                self._forget(facts)
+            self._doubtful = None
+        if self._known is not None and self._stale:
+            self._known = _moved_on(self._known, await self._store.get(keys.JOURNAL_HEAD))
+        if self._known is None or self._known.next - self._known.listed >= LISTED_EVERY:
+            self._known = _understand(await self._store.list(keys.JOURNAL))
+        self._stale = False
         return self._known
 
     def _forget(self, stored: Sequence[_Fact]) -> None:
@@ -260,7 +277,18 @@ def _understand(listing: Listing) -> _Known:
         raise Refused(
             f"The journal has pages but no {keys.JOURNAL_HEAD}, so nothing is added; put the store's backup in place."
         )
-    return _Known(head.revision, decode(Head, head.value).next, firsts) if head else _Known(0, 1, ())
+    if head is None:
+        return _Known(0, 1, (), 1)
+    number = decode(Head, head.value).next
+    return _Known(head.revision, number, firsts, number)
+
+
+def _moved_on(known: _Known, head: Item | None) -> _Known | None:
+    """What is known, with the head as it stands now; None when all must be listed anew."""
+    number = decode(Head, head.value).next if head is not None else 0
+    if head is None or number < known.next:
+        return None
+    return replace(known, head_revision=head.revision, next=number)
 
 
 def _fact(event: Event, wall_s: float) -> _Fact:
