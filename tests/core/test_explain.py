@@ -6,7 +6,7 @@ from tests.core.pool_story import Story, pool
 
 from understudy.core.events import Entry, Event, EventKind
 from understudy.core.explain import why
-from understudy.core.model import FailoverMode
+from understudy.core.failover_mode import FailoverMode
 from understudy.core.pools import Admin, Hold, Oper, PoolRecord
 from understudy.core.text import Name
 from understudy.core.verbs import failover

@@ -9,7 +9,7 @@ from tests.core.pool_story import Story, pool
 
 from understudy.core.clock import Now
 from understudy.core.errors import Refused
-from understudy.core.model import FailoverMode
+from understudy.core.failover_mode import FailoverMode
 from understudy.core.objectives import ServiceHealth
 from understudy.core.pool_failover import advance, share_at
 from understudy.core.pool_health import backup_share, service_health

@@ -8,7 +8,7 @@ from tests.core.pool_story import Story, look, pool
 
 from understudy.core.clock import Now
 from understudy.core.errors import Refused
-from understudy.core.model import FailoverMode
+from understudy.core.failover_mode import FailoverMode
 from understudy.core.objectives import ServiceHealth
 from understudy.core.pool_health import endpoint_reason, service_health, service_reason
 from understudy.core.pools import Admin, Hold, Oper, PoolMemory, PoolRecord, PoolSeen, PoolView, adopt_spec, decide

@@ -12,8 +12,8 @@ from understudy.core.clock import Now
 from understudy.core.cluster import Capabilities, ClusterService, Durability, Node
 from understudy.core.clusters import decide, obey, route_of, unborn
 from understudy.core.codec import decode, encode
+from understudy.core.failover_mode import FailoverMode
 from understudy.core.lineage import Branch, Position, contains
-from understudy.core.model import FailoverMode
 from understudy.core.record import (
     ClusterRecord,
     Duty,

@@ -7,7 +7,7 @@ from tests.simulation.engine import ALL_RULES, POSTGRES, Rules
 from tests.simulation.faults import Fault, draw_faults
 
 from understudy.core.cluster import ClusterService, Durability, Node, Timers
-from understudy.core.model import FailoverMode
+from understudy.core.failover_mode import FailoverMode
 from understudy.core.text import Name
 
 CLUSTER = Name("shop")

@@ -10,7 +10,8 @@ from tests.spec.samples import EXAMPLES, FULL, SMALL, faults_of, spec_of
 
 from understudy.core import model
 from understudy.core.errors import Refused
-from understudy.core.model import Balance, FailoverMode, Group, Kind, Retry
+from understudy.core.failover_mode import FailoverMode
+from understudy.core.model import Balance, Group, Kind, Retry
 from understudy.core.text import Address
 from understudy.spec import text_of
 from understudy.spec.crosscheck import _Listener, _rival

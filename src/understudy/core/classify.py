@@ -6,9 +6,9 @@ from understudy.core import election, grounds
 from understudy.core.adoption import adoptable, foreign
 from understudy.core.cluster import Timers
 from understudy.core.election import Election, elect
+from understudy.core.failover_mode import FailoverMode
 from understudy.core.health import Verdict, fresh, judge
 from understudy.core.lineage import contains
-from understudy.core.model import FailoverMode
 from understudy.core.record import ClusterRecord, DutyKind, Ground, Origin, Phase, wanted_sync
 from understudy.core.report import ClusterView, NodeReport, Running, streams
 from understudy.core.situation import Asked, Handover, Judged, Promotion, Situation

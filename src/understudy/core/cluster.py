@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from understudy.core.model import FailoverMode
+from understudy.core.failover_mode import FailoverMode
 from understudy.core.text import Name
 
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from understudy.core.clock import Now
 from understudy.core.ejector import budget
 from understudy.core.events import Entry, EventKind
-from understudy.core.model import FailoverMode, Group, PoolService
+from understudy.core.failover_mode import FailoverMode
+from understudy.core.model import Group, PoolService
 from understudy.core.pool_health import SERVING, backup_share, endpoint_reason, kept_out, service_reason, usable
 from understudy.core.pool_state import Admin, EndpointSeen, Oper, PoolRecord, PoolSeen
 from understudy.core.words import count, listed, span

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from understudy.core.failover_mode import FailoverMode
+from understudy.core.stateful import PostgresService
 from understudy.core.text import Address, CookieName, GrpcService, HostHeader, HttpMethod, HttpPath, Name
 
 MAX_WEIGHT = 256
@@ -38,17 +40,6 @@ class Group(StrEnum):
 
     PRIMARY = "primary"
     BACKUP = "backup"
-
-
-class FailoverMode(StrEnum):
-    """How traffic moves from the primary group to the backup group."""
-
-    FAST = "fast"
-    """All at once, as soon as the primary group has no usable endpoint; HAProxy does it without the agent."""
-    GRADUAL = "gradual"
-    """The backup group's share rises evenly over `over_ms`."""
-    MANUAL = "manual"
-    """Only when a person says so."""
 
 
 class Retry(StrEnum):
@@ -203,6 +194,45 @@ class PoolService:
 class SqliteStore:
     """The store of one machine: a file in the state directory."""
 
+    def __str__(self) -> str:
+        """As it stands in the file."""
+        return "sqlite"
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Files in PEM, absolute paths: whom we trust, and what we show of ourselves (both or neither of the last two)."""
+
+    ca: str
+    certificate: str | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EtcdStore:
+    """The store of several machines. The password is a reference (`env:NAME`, `file:PATH`)."""
+
+    endpoints: tuple[Address, ...]
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls: TlsFiles | None = None
+
+    def __str__(self) -> str:
+        """`etcd at 10.0.0.1:2379, 10.0.0.2:2379`."""
+        return f"etcd at {', '.join(map(str, self.endpoints))}"
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A machine with an agent. address: the IP literal at which the others reach it."""
+
+    name: Name
+    address: str
+
+
+LOCAL = Name("local")
+"""The one host of a spec that names none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Spec:
@@ -210,7 +240,13 @@ class Spec:
 
     cluster: Name
     services: tuple[PoolService, ...]
-    store: SqliteStore = SqliteStore()
+    clusters: tuple[PostgresService, ...] = ()
+    """The stateful services, in the order of the file."""
+    hosts: tuple[Host, ...] = ()
+    """Empty on one machine; then every node's host is LOCAL."""
+    routers: tuple[Name, ...] = ()
+    """The hosts that run a router; empty means every host."""
+    store: SqliteStore | EtcdStore = SqliteStore()
     api: Address = Address("127.0.0.1", 8600)
     text: str = field(default="", compare=False, repr=False)
     """The file as it was written, kept for the version history; secrets are references in it."""
@@ -218,5 +254,13 @@ class Spec:
     """Absolute path of the file's folder: commands (`run:`, command checks) start there."""
 
     def service(self, name: str) -> PoolService | None:
-        """The service of that name."""
+        """The stateless service of that name."""
         return next((service for service in self.services if service.name == name), None)
+
+    def cluster_service(self, name: str) -> PostgresService | None:
+        """The stateful service of that name."""
+        return next((service for service in self.clusters if service.name == name), None)
+
+    def host(self, name: str) -> Host | None:
+        """The host of that name."""
+        return next((host for host in self.hosts if host.name == name), None)

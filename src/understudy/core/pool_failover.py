@@ -20,7 +20,8 @@ from dataclasses import dataclass, replace
 
 from understudy.core.clock import Now
 from understudy.core.events import Event, EventKind
-from understudy.core.model import FailoverMode, Group, PoolService
+from understudy.core.failover_mode import FailoverMode
+from understudy.core.model import Group, PoolService
 from understudy.core.pool_health import automatic, kept_out, usable, weight_of
 from understudy.core.pool_state import EndpointSeen, Oper, PoolMemory, PoolRecord, PoolView, Ramp
 from understudy.core.words import count, listed, span

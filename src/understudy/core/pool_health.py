@@ -3,7 +3,8 @@
 Pure arithmetic and words over what the router reports; nothing is decided here.
 """
 
-from understudy.core.model import Endpoint, FailoverMode, Group, PoolService
+from understudy.core.failover_mode import FailoverMode
+from understudy.core.model import Endpoint, Group, PoolService
 from understudy.core.objectives import ServiceHealth
 from understudy.core.pool_state import Admin, EndpointSeen, Oper, PoolRecord, PoolSeen
 from understudy.core.text import Name

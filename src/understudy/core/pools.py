@@ -12,7 +12,8 @@ from dataclasses import replace
 
 from understudy.core.clock import Now
 from understudy.core.ejector import eject
-from understudy.core.model import FailoverMode, PoolService
+from understudy.core.failover_mode import FailoverMode
+from understudy.core.model import PoolService
 from understudy.core.objectives import ServiceHealth
 from understudy.core.pool_events import changes, health_events
 from understudy.core.pool_failover import goal, shift

@@ -8,12 +8,12 @@ endpoint takes without a reload.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from understudy.core.failover_mode import FailoverMode
 from understudy.core.memo import Memo
 from understudy.core.model import (
     Affinity,
     Balance,
     Endpoint,
-    FailoverMode,
     Group,
     HealthPolicy,
     Kind,

@@ -13,7 +13,8 @@ from dataclasses import replace
 from understudy.core.clock import Now
 from understudy.core.errors import Refused
 from understudy.core.events import Event, EventKind
-from understudy.core.model import MAX_WEIGHT, Endpoint, FailoverMode, Group, PoolService
+from understudy.core.failover_mode import FailoverMode
+from understudy.core.model import MAX_WEIGHT, Endpoint, Group, PoolService
 from understudy.core.objectives import ServiceHealth
 from understudy.core.pool_failover import goal, start, strong_enough
 from understudy.core.pool_health import backup_share, service_health, usable, weight_of

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from understudy.core.errors import Refused
-from understudy.core.model import FailoverMode, Group, Kind
+from understudy.core.failover_mode import FailoverMode
+from understudy.core.model import Group, Kind
 from understudy.core.text import Address, Name
 from understudy.spec.faults import Path, Report, in_words, shown
 from understudy.spec.secrets import resolve

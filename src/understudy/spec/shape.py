@@ -16,7 +16,8 @@ from pydantic.config import JsonDict
 from pydantic_core import CoreSchema, core_schema
 
 from understudy.core import model
-from understudy.core.model import MAX_WEIGHT, Balance, FailoverMode, Group, Kind, Retry
+from understudy.core.failover_mode import FailoverMode
+from understudy.core.model import MAX_WEIGHT, Balance, Group, Kind, Retry
 from understudy.core.text import Address, CookieName, GrpcService, HostHeader, HttpMethod, HttpPath, Name, Word
 from understudy.spec import units
 from understudy.spec.faults import shown
