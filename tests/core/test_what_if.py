@@ -1,0 +1,66 @@
+"""`what-if` foretells what the machine then does, and says why when nobody would take over."""
+
+from tests.scenarios.stage import WALL_S, Stage
+
+from understudy.core.clock import Now
+from understudy.core.text import Name
+from understudy.core.what_if import Forecast, Mishap, what_if
+
+NOW = Now(0.0, WALL_S)
+
+
+def staged(script: str) -> Stage:
+    """A stage after this script."""
+    stage = Stage()
+    stage.perform(script)
+    return stage
+
+
+def foretold(stage: Stage, node: str, mishap: Mishap) -> Forecast:
+    """The forecast of this stage."""
+    return what_if(stage._view(), Name(node), mishap, NOW)
+
+
+def test_a_dead_engine_is_followed_by_who_then_really_takes_over():
+    """The winner of the forecast is the winner of the failover, at once and with nothing lost."""
+    stage = staged("cluster postgres zero_loss a,b,c")
+    forecast = foretold(stage, "a", Mishap.ENGINE)
+    stage.perform("crash a\nrun")
+    assert forecast.winner == stage.record.primary == "b"
+    assert forecast.rto_ms is not None and forecast.rto_ms < 1000
+    assert forecast.loss is not None and forecast.loss.bytes == 0
+
+
+def test_a_lost_host_takes_as_long_as_its_ground_needs():
+    """By revocation it is a matter of detection; without it the lease must run out first."""
+    strict = foretold(staged("cluster postgres zero_loss a,b,c"), "a", Mishap.HOST)
+    bounded = foretold(staged("cluster postgres 10000 a,b,c"), "a", Mishap.HOST)
+    assert strict.rto_ms is not None and strict.rto_ms < 3000
+    assert bounded.rto_ms is not None and 4000 < bounded.rto_ms < 6000
+    assert "by revocation" in strict.reason
+    assert "by lease" in bounded.reason
+
+
+def test_it_says_what_keeps_others_from_taking_over():
+    """Alone, paused or manual: nobody takes over, and the sentence says why or what to do."""
+    alone = foretold(staged("cluster postgres zero_loss a,b,c\nlose b\nlose c\nwait 30000\nrun"), "a", Mishap.HOST)
+    manual = foretold(staged("cluster postgres zero_loss a,b,c manual"), "a", Mishap.ENGINE)
+    assert alone.rto_ms is None and "Nobody would take over from a" in alone.reason
+    assert manual.rto_ms is None and "understudy failover orders" in manual.reason
+
+
+def test_a_lost_standby_costs_nothing_or_makes_writes_wait():
+    """With one of two voters left writes go on; with none they would wait."""
+    three = staged("cluster postgres zero_loss a,b,c")
+    two = staged("cluster postgres zero_loss a,b")
+    assert "acknowledged by c alone" in foretold(three, "b", Mishap.HOST).reason
+    assert foretold(two, "b", Mishap.HOST).reason.startswith("Writes would wait")
+    assert foretold(two, "b", Mishap.HOST).rto_ms is None
+
+
+def test_nothing_is_changed_by_asking():
+    """The stage's record is the same before and after."""
+    stage = staged("cluster postgres zero_loss a,b,c")
+    before = stage.record
+    foretold(stage, "a", Mishap.ENGINE)
+    assert stage.record is before
