@@ -7,10 +7,14 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from understudy.core.cluster_why import NodeHealth
 from understudy.core.events import Entry, EventKind, Fact
 from understudy.core.model import Group, Kind
 from understudy.core.objectives import Objectives, ServiceHealth
 from understudy.core.pools import Admin, Oper
+from understudy.core.record import RequestKind
+from understudy.core.report import Running
+from understudy.core.what_if import Forecast
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,65 @@ class ServiceStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """One node of a cluster as a person should see it. `reason` is a whole sentence."""
+
+    name: str
+    host: str
+    address: str
+    role: str
+    """What it is in the cluster: `primary`, `standby`, or the duty by which it becomes one (`rejoin`, `rebuild`, …)."""
+    health: NodeHealth
+    running: Running
+    timeline: str
+    """The branch of history that it is on; empty when that is not known."""
+    position: str
+    lag_bytes: int | None
+    """How much of the primary's history it lacks; None when that is not known."""
+    sync: bool
+    """Whether commits count on it."""
+    follows: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LastFailover:
+    """What the present primary's promotion took, by its steps, and what it lost; lost_bytes None: it is not known."""
+
+    epoch: int
+    detect_s: float
+    confirm_s: float
+    fence_s: float
+    promote_s: float
+    route_s: float
+    lost_bytes: int | None
+    loss: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterStatus:
+    """One stateful service as a person should see it."""
+
+    name: str
+    kind: str
+    write: str
+    read: str | None
+    health: ServiceHealth
+    phase: str
+    """Where its failover stands; `unborn` before there is a record."""
+    epoch: int
+    primary: str | None
+    durability: str
+    steward: str | None
+    """The host whose agent decides at the moment."""
+    nodes: tuple[NodeStatus, ...]
+    last_failover: LastFailover | None
+    unblock: str | None
+    """The command that a blocked cluster waits for."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class RouterStatus:
     """The proxy on this host."""
 
@@ -70,6 +133,7 @@ class Status:
     now_wall_s: float
     router: RouterStatus
     services: tuple[ServiceStatus, ...]
+    clusters: tuple[ClusterStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +186,16 @@ class JournalEntry:
         return cls(entry.number, entry.wall_s, event.kind, event.service, event.subject, event.reason, dict(event.data))
 
 
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a person asks of a cluster; see core/record.Request."""
+
+    kind: RequestKind
+    node: str | None = None
+    accept_loss: bool = False
+    sworn_dead: str | None = None
+
+
 class Operator(Protocol):
     """What people may ask of the agent. Every verb raises Refused with one sentence when it will not or cannot."""
 
@@ -155,6 +229,14 @@ class Operator(Protocol):
 
     async def failover(self, service: str) -> str:
         """Move the service's traffic to its backup group."""
+        ...
+
+    async def ask(self, service: str, wish: Wish) -> str:
+        """Ask something of a cluster, and wait for what comes of it; the answer is the sentence that says so."""
+        ...
+
+    async def what_if(self, node: str, service: str | None) -> tuple[Forecast, ...]:
+        """What would happen if this node's engine died now, or its machine were lost; `service` tells namesakes apart."""
         ...
 
     async def failback(self, service: str) -> str:
