@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from understudy.core.failover_mode import FailoverMode
 from understudy.core.text import Name
+from understudy.core.words import count
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,12 @@ class Durability:
         """Whether nothing that was acknowledged may be lost."""
         return self.max_loss_bytes is None
 
+    def __str__(self) -> str:
+        """As it stands in a sentence."""
+        if self.max_loss_bytes is None:
+            return f"zero_loss ({count(self.acks, 'standby')} must have a write)"
+        return f"max_loss of {count(self.max_loss_bytes, 'byte')}"
+
 
 @dataclass(frozen=True, slots=True)
 class Timers:
@@ -74,6 +81,27 @@ class Timers:
     """How long a switchover may hold clients before it is given up."""
     failback_ms: int = 60_000
     """How long all must have been well before a failback begins."""
+
+    @classmethod
+    def for_lease(cls, lease_ms: int, **others_ms: int) -> "Timers":
+        """All that follow a lease of that length in the proportions that are simulated; others_ms: those that do not.
+
+        What depends on an amount of work (a promotion, a rejoin, a switchover, a failback) keeps its default.
+        """
+        followers = {
+            "renew_ms": lease_ms // 4,
+            "timeout_ms": lease_ms // 4,
+            "margin_ms": lease_ms // 4,
+            "confirm_ms": lease_ms // 10,
+            "hang_ms": lease_ms // 2,
+            "report_ms": lease_ms // 10,
+            "link_silent_ms": lease_ms // 4,
+            "drop_ms": lease_ms * 5 // 4,
+            "elector_drop_ms": lease_ms * 15 // 2,
+            "elect_ms": lease_ms // 8,
+            "route_ms": lease_ms // 2,
+        }
+        return cls(lease_ms=lease_ms, **{**followers, **others_ms})
 
     @property
     def stale_ms(self) -> int:

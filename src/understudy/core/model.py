@@ -248,6 +248,8 @@ class Spec:
     """The hosts that run a router; empty means every host."""
     store: SqliteStore | EtcdStore = SqliteStore()
     api: Address = Address("127.0.0.1", 8600)
+    agent_port: int = 8601
+    """Where the agents of clusters answer each other and the router, on each host's own address."""
     text: str = field(default="", compare=False, repr=False)
     """The file as it was written, kept for the version history; secrets are references in it."""
     directory: str = field(default=".", compare=False, repr=False)
@@ -260,6 +262,22 @@ class Spec:
     def cluster_service(self, name: str) -> PostgresService | None:
         """The stateful service of that name."""
         return next((service for service in self.clusters if service.name == name), None)
+
+    @property
+    def host_names(self) -> tuple[Name, ...]:
+        """Every host; LOCAL where none is named."""
+        return tuple(host.name for host in self.hosts) or (LOCAL,)
+
+    @property
+    def router_hosts(self) -> tuple[Name, ...]:
+        """The hosts that run a router."""
+        return self.routers or self.host_names
+
+    def host_of(self, address: Address) -> Name | None:
+        """The host that has this address, and so runs the command of an endpoint there; None when none of them has."""
+        if not self.hosts:
+            return LOCAL
+        return next((host.name for host in self.hosts if host.address == address.host), None)
 
     def host(self, name: str) -> Host | None:
         """The host of that name."""

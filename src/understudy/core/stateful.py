@@ -6,9 +6,14 @@ Frozen values. What every engine has in common is core/cluster.py's; how Postgre
 from dataclasses import dataclass
 
 from understudy.core.cluster import ClusterService, Node
-from understudy.core.text import Address, Name
+from understudy.core.text import Address, DataPath, Name, RoleName
 
 MEBIBYTE = 1024 * 1024
+
+
+def overlap(one: DataPath, other: DataPath) -> bool:
+    """Whether two directories of one host are the same, or one is inside the other."""
+    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +23,8 @@ class EngineNode:
     node: Node
     address: Address
     """Where it listens, on its own host."""
-    data: str
-    """The directory of its data: absolute, or relative to the state directory of its host's agent."""
+    data: DataPath
+    """The directory of its data: absolute, or below the folder `data` of the state directory of its host's agent."""
 
     @property
     def name(self) -> Name:
@@ -31,7 +36,7 @@ class EngineNode:
 class Superuser:
     """The engine's superuser. password: where it is (`env:NAME`, `file:PATH`); empty when understudy draws one."""
 
-    name: str = "postgres"
+    name: RoleName = RoleName("postgres")
     password: str = ""
 
 

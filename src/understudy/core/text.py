@@ -1,7 +1,8 @@
-"""Text that may enter a proxy configuration or a runtime command.
+"""Text that may enter a configuration or a command of HAProxy or of an engine.
 
 Here live the only string types that the router accepts. Each one is checked when it is made, so that a newline, a
-space, a semicolon, a quote or a backslash cannot reach HAProxy by any path (DESIGN 6). Nothing else may live here.
+space, a semicolon, a quote or a backslash cannot reach HAProxy by any path (DESIGN 6), nor the files and commands of an
+engine. Nothing else may live here.
 """
 
 import ipaddress
@@ -68,6 +69,20 @@ class HttpMethod(Word):
 
     pattern = re.compile(r"GET|HEAD|OPTIONS")
     rule = "GET, HEAD or OPTIONS"
+
+
+class DataPath(Word):
+    """A directory on a node's host, absolute or relative, without a step upwards."""
+
+    pattern = re.compile(r"(?=.{1,512}$)(?!(.*/)?\.{1,2}(/|$))/?[A-Za-z0-9._+@-]+(/[A-Za-z0-9._+@-]+)*")
+    rule = "a path of letters, digits and ._+@- between single slashes, without '.' and '..', such as /srv/orders"
+
+
+class RoleName(Word):
+    """The name of a PostgreSQL role, as it is written without quotes; the engine keeps `pg_` for itself."""
+
+    pattern = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
+    rule = "a small letter or '_', then at most 62 small letters, digits or '_'; not `pg_` at its beginning"
 
 
 _BYTE = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
