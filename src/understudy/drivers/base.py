@@ -9,8 +9,9 @@ RULES
 What every driver must do alike is in tests/contract/test_driver.py.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from understudy.core.actions import Action
@@ -82,4 +83,69 @@ class Prober(Protocol):
 
     async def answers(self, node: Node) -> bool:
         """Whether the engine answers in its own protocol (an accepted connection is no answer). Bounds itself."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class OsUser:
+    """Whom an engine runs as, in the operating system's numbers."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineState:
+    """What is known of the engine's process."""
+
+    running: bool
+    """False only when it is certain that nobody of its family is left."""
+    pid: int | None = None
+    """Its first process."""
+    life: str = ""
+    """Names this run of the engine among all that ever were on this host; empty when it does not run."""
+
+
+class EngineProcess(Protocol):
+    """How a driver runs its engine: below the node's guard, which drivers do not know.
+
+    Everything here raises DriverFault when the guard does not answer or says no. An order carries its epoch, and one
+    that is lower than an earlier one is refused.
+    """
+
+    async def look(self) -> EngineState:
+        """Whether it runs. It may have been started by an earlier agent."""
+        ...
+
+    async def start(
+        self,
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        directory: Path,
+        log: Path,
+        user: OsUser | None,
+        epoch: int,
+    ) -> EngineState:
+        """Start it, in `directory`, in the foreground, its output appended to `log`; as ourselves when `user` is None.
+
+        Done when its program runs, which is long before it serves. Must not be asked while it runs.
+        """
+        ...
+
+    async def signal(self, number: int) -> None:
+        """Send a signal to its first process."""
+        ...
+
+    async def stop(self, number: int, *, within_s: float, epoch: int) -> None:
+        """Ask it to end by this signal, and kill what is left after `within_s`. Done when nobody is left."""
+        ...
+
+    async def kill(self, *, epoch: int) -> None:
+        """Kill it with all its family. Done when nobody is left, also of an earlier guard's."""
+        ...
+
+    def listen(self, told: Callable[[], None]) -> None:
+        """Call `told` when it has ended, and when it is verified that nobody is left."""
         ...
