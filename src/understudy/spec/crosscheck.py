@@ -1,22 +1,26 @@
-"""What several fields must be together: names, ports, timers, groups, secrets. Each check is one small function.
+"""What several fields must be together: the way in, and what is a pool's. Each check is one small function.
+
+What is a host's, a port's or a cluster's is in crosscheck_hosts.py, crosscheck_ports.py and crosscheck_clusters.py.
 
 Every fault names all the places that it rests on, so that nothing is said about a stand-in (see fit.py).
 """
 
 import ipaddress
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 from understudy.core.errors import Refused
 from understudy.core.failover_mode import FailoverMode
 from understudy.core.model import Group, Kind
 from understudy.core.text import Address, Name
-from understudy.spec.faults import Path, Report, in_words, shown
+from understudy.spec.crosscheck_clusters import clusters
+from understudy.spec.crosscheck_hosts import hosts
+from understudy.spec.crosscheck_ports import WILDCARDS, ports
+from understudy.spec.faults import Path, Report, shown
+from understudy.spec.pool_shape import HealthShape, PoolShape
 from understudy.spec.secrets import resolve
-from understudy.spec.shape import EndpointShape, HealthShape, ServiceShape, SpecShape
+from understudy.spec.shape import SpecShape, StoreShape
 from understudy.spec.units import duration
 
-_WILDCARDS = ("0.0.0.0", "::")
 _LOOPBACKS = ("127.0.0.1", "::1")
 SLOW_START_INTERVALS = 3
 """A slow start takes at least so many intervals, since the share rises at each check."""
@@ -25,15 +29,16 @@ SLOW_START_INTERVALS = 3
 def crosscheck(spec: SpecShape, directory: str, environment: Mapping[str, str], report: Report) -> None:
     """Report everything that is wrong between fields; `directory` and `environment` are where secrets are looked up."""
     _api(spec, report)
-    _ports(spec, report)
-    for name, service in spec.services.items():
-        at: Path = ("services", name)
+    hosts(spec, report)
+    ports(spec, report)
+    for name in spec.services:
         if not Name.pattern.fullmatch(name):
-            report.add(f"{shown(name)} will not do as a name: use {Name.rule}", at)
-        for check in _SERVICE_CHECKS:
-            check(service, at, report)
-        for number, endpoint in enumerate(service.endpoints):
-            _secrets(endpoint, (*at, "endpoints", number), directory, environment, report)
+            report.add(f"{shown(name)} will not do as a name: use {Name.rule}", ("services", name))
+    for name, pool in spec.pools.items():
+        for check in _POOL_CHECKS:
+            check(pool, ("services", name), report)
+    clusters(spec, report)
+    _secrets(spec, directory, environment, report)
 
 
 def _api(spec: SpecShape, report: Report) -> None:
@@ -43,44 +48,7 @@ def _api(spec: SpecShape, report: Report) -> None:
         report.add(f"{spec.api} could be reached from outside: {cure}", ("api",))
 
 
-@dataclass(frozen=True, slots=True)
-class _Listener:
-    address: Address
-    at: Path
-
-
-def _listeners(spec: SpecShape) -> Iterator[_Listener]:
-    """Everything that will listen on this machine."""
-    yield _Listener(spec.api, ("api",))
-    for name, service in spec.services.items():
-        yield _Listener(service.listen, ("services", name, "listen"))
-    for name, service in spec.services.items():
-        for number, endpoint in enumerate(service.endpoints):
-            if endpoint.run:
-                yield _Listener(endpoint.address, ("services", name, "endpoints", number, "address"))
-
-
-def _ports(spec: SpecShape, report: Report) -> None:
-    taken: dict[int, dict[str, _Listener]] = {}
-    for listener in _listeners(spec):
-        here = taken.setdefault(listener.address.port, {})
-        rival = _rival(listener.address.host, here)
-        if rival is None:
-            here[listener.address.host] = listener
-        else:
-            whose = f"{rival.address} of {in_words(rival.at)}, line {report.line_of(rival.at)}"
-            fault = f"{listener.address} clashes with {whose}: give one of them another port"
-            report.add(fault, listener.at, rival.at)
-
-
-def _rival(host: str, taken: Mapping[str, _Listener]) -> _Listener | None:
-    """Who listens on this port already so that this host cannot be had too (Address.overlaps, for thousands)."""
-    if host in _WILDCARDS:
-        return next(iter(taken.values()), None)
-    return next((taken[other] for other in (host, *_WILDCARDS) if other in taken), None)
-
-
-def _endpoint_names(service: ServiceShape, at: Path, report: Report) -> None:
+def _endpoint_names(service: PoolShape, at: Path, report: Report) -> None:
     first: dict[str, Path] = {}
     for number, endpoint in enumerate(service.endpoints):
         here = (*at, "endpoints", number, "name")
@@ -90,7 +58,7 @@ def _endpoint_names(service: ServiceShape, at: Path, report: Report) -> None:
             report.add(f"{endpoint.name} is the name of another endpoint too ({where}): choose another", here, there)
 
 
-def _endpoint_addresses(service: ServiceShape, at: Path, report: Report) -> None:
+def _endpoint_addresses(service: PoolShape, at: Path, report: Report) -> None:
     first: dict[Address, Path] = {}
     for number, endpoint in enumerate(service.endpoints):
         here = (*at, "endpoints", number, "address")
@@ -105,11 +73,11 @@ def _endpoint_addresses(service: ServiceShape, at: Path, report: Report) -> None
 
 def _is_itself(listen: Address, address: Address) -> bool:
     """Whether what is sent to `address` surely comes back to `listen`."""
-    wide = listen.host in _WILDCARDS and address.host in (*_WILDCARDS, *_LOOPBACKS) and listen.port == address.port
+    wide = listen.host in WILDCARDS and address.host in (*WILDCARDS, *_LOOPBACKS) and listen.port == address.port
     return wide or listen == address
 
 
-def _groups(service: ServiceShape, at: Path, report: Report) -> None:
+def _groups(service: PoolShape, at: Path, report: Report) -> None:
     primary = [endpoint for endpoint in service.endpoints if endpoint.group is Group.PRIMARY]
     endpoints = (*at, "endpoints")
     if not primary:
@@ -126,7 +94,7 @@ def _groups(service: ServiceShape, at: Path, report: Report) -> None:
         report.add(fault, (*at, "failover", "over"), (*at, "failover", "mode"))
 
 
-def _timers(service: ServiceShape, at: Path, report: Report) -> None:
+def _timers(service: PoolShape, at: Path, report: Report) -> None:
     health, ejection, here = service.health, service.ejection, (*at, "health")
     if health.timeout > health.interval:
         what = f"timeout ({_told(health, 'timeout')}) is longer than interval ({_told(health, 'interval')})"
@@ -148,7 +116,7 @@ def _told(health: HealthShape, field: str) -> str:
     return value if field in health.model_fields_set else f"{value}, the default"
 
 
-def _health(service: ServiceShape, at: Path, report: Report) -> None:
+def _health(service: PoolShape, at: Path, report: Report) -> None:
     chosen = [check for check in ("tcp", "http", "grpc", "command") if getattr(service.health, check) is not None]
     if len(chosen) > 1:
         fault = f"{' and '.join(chosen)} stand here together: keep the one that decides"
@@ -158,7 +126,7 @@ def _health(service: ServiceShape, at: Path, report: Report) -> None:
         report.add(fault, (*at, "ejection"), (*at, "health", "passive"))
 
 
-def _http_only(service: ServiceShape, at: Path, report: Report) -> None:
+def _http_only(service: PoolShape, at: Path, report: Report) -> None:
     if service.kind is Kind.TCP:
         for field in ("affinity", "retry"):
             if field in service.model_fields_set:
@@ -168,22 +136,43 @@ def _http_only(service: ServiceShape, at: Path, report: Report) -> None:
                 report.add(fault, (*at, field), (*at, "kind"))
 
 
-def _secrets(endpoint: EndpointShape, at: Path, directory: str, environment: Mapping[str, str], report: Report) -> None:
-    if endpoint.secrets and not endpoint.run:
-        fault = "secrets are given to the command in `run`, and there is none: add `run`, or remove them"
-        report.add(fault, (*at, "secrets"), (*at, "run"))
-    for variable, reference in endpoint.secrets.items():
+def _commandless(pool: PoolShape, at: Path, report: Report) -> None:
+    for number, endpoint in enumerate(pool.endpoints):
+        if endpoint.secrets and not endpoint.run:
+            here = (*at, "endpoints", number)
+            fault = "secrets are given to the command in `run`, and there is none: add `run`, or remove them"
+            report.add(fault, (*here, "secrets"), (*here, "run"))
+
+
+def _secrets(spec: SpecShape, directory: str, environment: Mapping[str, str], report: Report) -> None:
+    """On one machine every secret must be there; of several, each has only what its own nodes and endpoints need."""
+    if len(spec.hosts) > 1:
+        return
+    for at, reference in _references(spec):
         try:
             resolve(reference, directory, environment)
         except Refused as fault:
-            report.add(str(fault), (*at, "secrets", variable))
+            report.add(str(fault), at, ("hosts",))
 
 
-_SERVICE_CHECKS: Iterable[Callable[[ServiceShape, Path, Report], None]] = (
+def _references(spec: SpecShape) -> Iterator[tuple[Path, str]]:
+    if isinstance(spec.store, StoreShape) and spec.store.etcd.password:
+        yield ("store", "etcd", "password"), spec.store.etcd.password
+    for name, pool in spec.pools.items():
+        for number, endpoint in enumerate(pool.endpoints):
+            for variable, reference in endpoint.secrets.items():
+                yield ("services", name, "endpoints", number, "secrets", variable), reference
+    for name, cluster in spec.clusters.items():
+        if cluster.superuser.password:
+            yield ("services", name, "superuser", "password"), cluster.superuser.password
+
+
+_POOL_CHECKS: Iterable[Callable[[PoolShape, Path, Report], None]] = (
     _endpoint_names,
     _endpoint_addresses,
     _groups,
     _timers,
     _health,
     _http_only,
+    _commandless,
 )

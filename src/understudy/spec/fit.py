@@ -8,19 +8,16 @@ import copy
 import difflib
 import json
 from collections.abc import Iterable
-from types import NoneType
-from typing import Any, get_args
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from understudy.core.words import listed
 from understudy.spec.faults import MAX_FAULTS, Path, Report, shown
-from understudy.spec.shape import EXAMPLES, LATER_KINDS, Shape, SpecShape
-
-_LATER_FIELDS = {
-    "hosts": "several hosts come in a later version; today one machine runs everything: remove `hosts`",
-    "routers": "several routers come in a later version; today this machine's is the only one: remove `routers`",
-}
+from understudy.spec.fields import Shape
+from understudy.spec.shape import KINDS, LATER_KINDS, SERVICE_SHAPES, SpecShape, shape_of_service
 
 _PLAIN_FAULTS = {
     "int_type": "{input} is no whole number: write one, without quotes and without a unit",
@@ -46,13 +43,12 @@ def fit(value: Any, report: Report) -> SpecShape:
     except ValidationError as error:
         found = error.errors(include_url=False)
     for detail in found[:MAX_FAULTS]:
-        report.add(_sentence(detail), _path(detail))
+        report.add(_sentence(detail, value), _path(detail))
     if len(found) > MAX_FAULTS:
         raise report.all(more=len(found) - MAX_FAULTS)
-    for detail in found:
-        for path in _blamed(detail):
-            report.settle(path)
-            _stand_in(value, path)
+    for path in [path for detail in found for path in _blamed(detail, value)]:
+        report.settle(path)
+        _stand_in(value, path)
     try:
         return SpecShape.model_validate(value)
     except ValidationError:  # a stand-in that is no cure: what was found so far is told
@@ -65,33 +61,44 @@ def _set_aside_later_kinds(value: dict[str, Any], report: Report) -> None:
         kind = service.get("kind") if isinstance(service, dict) else None
         if kind in LATER_KINDS:
             path = ("services", name)
-            report.add(f"services of kind {kind} come in a later version; today: http and tcp", (*path, "kind"))
+            report.add(f"services of kind {kind} come in a later version; today: {listed(KINDS)}", (*path, "kind"))
             report.settle(path)
             _stand_in(value, path)
 
 
 def _path(detail: ErrorDetails) -> Path:
-    loc = detail["loc"]
-    return loc[:-1] if loc[-1] == "[key]" else loc
+    """Where in the file it is: pydantic also names which of several shapes a place has, and that it is about a key."""
+    steps = iter(detail["loc"])
+    path: Path = ()
+    for step in steps:
+        path = (*path, step)
+        if _has_several_shapes(path):
+            next(steps, None)
+    return path[:-1] if path[-1] == "[key]" else path
 
 
-def _blamed(detail: ErrorDetails) -> Iterable[Path]:
+def _has_several_shapes(path: Path) -> bool:
+    in_service = path[2:] in {(), ("durability",)} and len(path) > 1
+    return path == ("store",) or (path[0] == "services" and in_service)
+
+
+def _blamed(detail: ErrorDetails, value: Any) -> Iterable[Path]:
     """The place of a misfit, and the field that was probably meant by an unknown one."""
     path = _path(detail)
     yield path
     if detail["type"] == "extra_forbidden":
-        for name in _alike(str(path[-1]), _fields(path[:-1])):
+        for name in _alike(str(path[-1]), _fields(value, path[:-1])):
             yield (*path[:-1], name)
 
 
-def _sentence(detail: ErrorDetails) -> str:
+def _sentence(detail: ErrorDetails, whole: Any) -> str:
     path, kind, value = _path(detail), detail["type"], detail["input"]
     if kind == "extra_forbidden":
-        return _unknown(str(path[-1]), path[:-1])
+        return _unknown(str(path[-1]), _fields(whole, path[:-1]))
     if kind == "missing":
-        return f"it is missing: add it, such as `{path[-1]}: {_flow(EXAMPLES[str(path[-1])])}`"
-    if kind == "enum":
-        choices = [str(choice) for choice in _annotation(path)]
+        return f"it is missing: add it, such as `{path[-1]}: {_flow(_example(whole, path))}`"
+    if kind in {"enum", "literal_error"}:
+        choices = KINDS if path[-1] == "kind" else [str(choice) for choice in _annotation(whole, path)]
         return f"{shown(value)} will not do{_did_you_mean(str(value), choices)}: choose one of {', '.join(choices)}"
     if kind in _PLAIN_FAULTS:
         return _PLAIN_FAULTS[kind].format(**{**detail.get("ctx", {}), "input": shown(value)})
@@ -100,10 +107,7 @@ def _sentence(detail: ErrorDetails) -> str:
     return f"{shown(value)} will not do: {detail['msg']}"
 
 
-def _unknown(name: str, above: Path) -> str:
-    if not above and name in _LATER_FIELDS:
-        return _LATER_FIELDS[name]
-    fields = _fields(above)
+def _unknown(name: str, fields: list[str]) -> str:
     known = f"known here: {', '.join(fields)}" if fields else "none is known here: write {}"
     return f"there is no field {shown(name)}{_did_you_mean(name, fields)}; {known}"
 
@@ -121,36 +125,69 @@ def _flow(value: Any) -> str:
     return json.dumps(value).replace('"', "")
 
 
-def _fields(path: Path) -> list[str]:
-    return list(_annotation(path).model_fields)
+def _fields(value: Any, path: Path) -> list[str]:
+    return list(_annotation(value, path).model_fields)
 
 
-def _annotation(path: Path) -> Any:
-    """The type at a place of the shape."""
+def _annotation(value: Any, path: Path) -> Any:
+    """The type at a place of the shape; `value` tells which of several shapes a service has."""
     here: Any = SpecShape
     for step in path:
+        value = _below(value, step)
         entries = get_args(here)[-1:]  # of list[...] or dict[str, ...]
-        here = entries[0] if entries else here.model_fields[str(step)].annotation
-        here = next(filter(_is_shape, get_args(here)), here) if NoneType in get_args(here) else here
+        here = _plain(entries[0] if entries else here.model_fields[str(step)].annotation, value)
     return here
+
+
+def _below(value: Any, step: str | int) -> Any:
+    """What stands there; None when nothing does."""
+    try:
+        return value[step]
+    except (LookupError, TypeError):
+        return None
+
+
+def _plain(kind: Any, value: Any) -> Any:
+    """Without Annotated and None; of several kinds of service the one that the value is, of other kinds the mapping."""
+    if get_origin(kind) is Annotated:
+        return _plain(get_args(kind)[0], value)
+    if get_origin(kind) not in {UnionType, Union}:
+        return kind
+    kinds = [_plain(each, value) for each in get_args(kind) if each is not NoneType]
+    shapes = [each for each in kinds if _is_shape(each)]
+    if len(shapes) > 1:
+        return SERVICE_SHAPES[shape_of_service(value)]
+    return (shapes or kinds)[0]
 
 
 def _is_shape(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, Shape)
 
 
-def _stand_in(value: Any, path: Path) -> None:
-    """Put something right in a place: an example where the field must be there, else nothing."""
+def _example(value: Any, path: Path) -> Any:
+    """A right value for a place; None where the shape has none."""
     *above, last = path
-    container, holder = value, _annotation(tuple(above))
+    holder = _annotation(value, tuple(above))
+    if _is_shape(holder):
+        field = holder.model_fields.get(last)
+        return field.examples[0] if field and field.examples else None
+    entries = _example(value, tuple(above))  # of the list or mapping that it is in
+    if isinstance(entries, dict):
+        return next(iter(entries.values()))
+    return entries[0] if entries else "x" if isinstance(last, int) else None
+
+
+def _stand_in(value: Any, path: Path) -> None:
+    """Put something right in a place: an example where something must be there, else nothing."""
+    *above, last = path
+    holder = _annotation(value, tuple(above))
+    field = holder.model_fields.get(last) if _is_shape(holder) else None
+    optional = _is_shape(holder) and not (field and field.is_required())
+    example = None if optional else copy.deepcopy(_example(value, path))
+    container = value
     for step in above:
         container = container[step]
-    field = holder.model_fields.get(last) if _is_shape(holder) else None
-    if above == ["services"]:
-        container[last] = copy.deepcopy(EXAMPLES["services"]["web"])
-    elif isinstance(last, int):
-        container[last] = copy.deepcopy(EXAMPLES["endpoints"][0]) if above[-1] == "endpoints" else "x"
-    elif field and field.is_required():
-        container[last] = copy.deepcopy(EXAMPLES[last])
-    else:
+    if example is None:
         container.pop(last, None)
+    else:
+        container[last] = example
