@@ -3,6 +3,9 @@
 A pool of the router is an array of slots. A slot keeps its number for as long as its endpoint lives, on every router
 and across restarts, so that a hash or a cookie goes on meaning the same server; free slots are spares that an added
 endpoint takes without a reload.
+
+Of a cluster only the ports and the seats of its nodes are here. Who takes writes comes by another way, and faster:
+core/cluster_route.py.
 """
 
 from collections.abc import Mapping
@@ -16,6 +19,7 @@ from understudy.core.model import (
     Endpoint,
     Group,
     HealthPolicy,
+    Host,
     Kind,
     PoolService,
     Retry,
@@ -23,6 +27,7 @@ from understudy.core.model import (
     Timeouts,
 )
 from understudy.core.pools import Admin, PoolRecord
+from understudy.core.stateful import PostgresService
 from understudy.core.text import Address, Name
 
 
@@ -72,13 +77,50 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class Seat:
+    """One node of a cluster, as its clients reach it. agent: who is asked there whether the node still has its role."""
+
+    node: Name
+    address: Address
+    agent: Address
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterPorts:
+    """Where the clients of a stateful service come in, and between which nodes it is decided where they go.
+
+    hold_ms: how long a new connection waits for somebody who takes it.
+    """
+
+    cluster: Name
+    write: Address
+    read: Address | None
+    seats: tuple[Seat, ...]
+    hold_ms: int
+
+    @property
+    def listens(self) -> tuple[Address, ...]:
+        """Both ports, or the one there is."""
+        return (self.write, self.read) if self.read else (self.write,)
+
+    def has(self, node: Name) -> bool:
+        """Whether the node has a seat."""
+        return any(seat.node == node for seat in self.seats)
+
+
+@dataclass(frozen=True, slots=True)
 class RouterState:
-    """Everything a router should be doing."""
+    """Everything a router should be doing, but for the clusters' present routes."""
 
     cluster: Name
     routes: tuple[Route, ...]
     directory: str = "."
     """Absolute path of the spec's folder, in which command checks run."""
+    clusters: tuple[ClusterPorts, ...] = ()
+
+    def ports(self, cluster: str) -> ClusterPorts | None:
+        """The ports of the stateful service of that name."""
+        return next((ports for ports in self.clusters if ports.cluster == cluster), None)
 
 
 _compiled = Memo()
@@ -92,8 +134,24 @@ def compile_routes(spec: Spec, records: Mapping[Name, PoolRecord]) -> RouterStat
     routes = tuple(
         _compiled.get(service.name, _compile, service, records.get(service.name)) for service in spec.services
     )
-    _compiled.forget_others({service.name for service in spec.services})
-    return RouterState(cluster=spec.cluster, routes=routes, directory=spec.directory)
+    clusters = tuple(
+        _compiled.get(service.name, compile_ports, service, spec.hosts, spec.agent_port) for service in spec.clusters
+    )
+    _compiled.forget_others({service.name for service in spec.services} | {service.name for service in spec.clusters})
+    return RouterState(cluster=spec.cluster, routes=routes, directory=spec.directory, clusters=clusters)
+
+
+def compile_ports(service: PostgresService, hosts: tuple[Host, ...], agent_port: int) -> ClusterPorts:
+    """The ports and seats of one cluster. A client is held for as long as a failover takes that waits for the lease."""
+    listeners = {host.name: Address(host.address, agent_port) for host in hosts}
+    alone = Address("127.0.0.1", agent_port)
+    return ClusterPorts(
+        cluster=service.name,
+        write=service.write,
+        read=service.read,
+        seats=tuple(Seat(one.name, one.address, listeners.get(one.node.host, alone)) for one in service.nodes),
+        hold_ms=2 * service.cluster.timers.lease_ms + 2000,
+    )
 
 
 def compile_route(service: PoolService, record: PoolRecord) -> Route:

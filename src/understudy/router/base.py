@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from understudy.core.cluster_route import Route
 from understudy.core.errors import Fault
 from understudy.core.events import EventKind
 from understudy.core.pools import PoolSeen
@@ -61,6 +62,14 @@ class Router(Protocol):
 
     async def apply(self, desired: RouterState) -> Change:
         """Bring the proxy to the desired state; on RouterFault it goes on with the one it had."""
+        ...
+
+    async def follow(self, cluster: Name, route: Route) -> None:
+        """Bring a cluster's route into force, old sessions cut in every worker; done when it is.
+
+        It stays in force over reloads and restarts of the proxy, until another is followed. RouterFault for an epoch
+        lower than one that was ever followed here, and for a cluster that the state does not hold.
+        """
         ...
 
     async def observe(self) -> RouterSeen:

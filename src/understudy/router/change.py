@@ -49,6 +49,12 @@ class Diff:
 _DONE = re.compile(r"")
 _ADDRESS_SET = re.compile(r"(IP changed|port changed|no need to change).*", re.DOTALL)
 _POOL_SETTINGS = ("kind", "balance", "health", "affinity", "retry", "timeouts")
+_PORTS_SETTINGS = {
+    "write": "port for writing",
+    "read": "port for reading",
+    "seats": "list of nodes",
+    "hold_ms": "time for which clients are held",
+}
 
 
 def diff(old: RouterState, new: RouterState, layout: Layout) -> Diff:
@@ -59,11 +65,30 @@ def diff(old: RouterState, new: RouterState, layout: Layout) -> Diff:
     reload = [f"service {name} is new" for name in after if name not in before]
     reload += [f"service {name} is gone" for name in before if name not in after]
     reload += [reason for pair in pairs for reason in _reload_reasons(*pair)]
+    reload += _cluster_reasons(old, new)
     if old.directory != new.directory and any(isinstance(r.primary.health.check, CommandCheck) for r in new.routes):
         reload.append(f"command checks run in {new.directory} instead of {old.directory}")
     if reload:
         return Diff(reload=tuple(reload))
     return Diff(commands=tuple(command for pair in pairs for command in _route_commands(*pair, layout)))
+
+
+def silent(line: str, sentence: str) -> Command:
+    """An order that HAProxy carries out without a word."""
+    return Command(line, _DONE, sentence)
+
+
+def _cluster_reasons(old: RouterState, new: RouterState) -> Iterator[str]:
+    """What changes of the clusters' ports and seats; where their clients go is never a matter of configuration."""
+    for ports in new.clusters:
+        before = old.ports(ports.cluster)
+        if before is None:
+            yield f"cluster {ports.cluster} is new"
+        elif before is not ports:
+            for setting, word in _PORTS_SETTINGS.items():
+                if getattr(before, setting) != getattr(ports, setting):
+                    yield f"cluster {ports.cluster}: its {word} changes"
+    yield from (f"cluster {ports.cluster} is gone" for ports in old.clusters if new.ports(ports.cluster) is None)
 
 
 def _reload_reasons(old: Route, new: Route) -> Iterator[str]:

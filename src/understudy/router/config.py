@@ -22,6 +22,7 @@ from understudy.core.model import (
 )
 from understudy.core.pools import Admin
 from understudy.core.routes import Pool, Route, RouterState, Slot
+from understudy.router.cluster_config import HOLD_SCRIPT, sections
 from understudy.router.grpc_probe import SERVING, health_request
 from understudy.router.layout import Layout
 from understudy.router.names import EVENT_RING, SHARE_MAP, backend_name, frontend_name, server_name
@@ -81,18 +82,24 @@ _rendered = Memo()
 
 def render(state: RouterState, layout: Layout, facts: HostFacts) -> Rendered:
     """The configuration that does what `state` says."""
-    sections = [
-        _rendered.get(f"{layout.directory}\0{route.service}", _Sections, route, layout) for route in state.routes
-    ]
+    pools = [_rendered.get(f"{layout.directory}\0{route.service}", _Sections, route, layout) for route in state.routes]
     wrappers = tuple(
         (command_wrapper(layout, route.primary), _wrapper(check, state.directory))
         for route in state.routes
         if isinstance(check := route.primary.health.check, CommandCheck)
     )
+    clusters = [_rendered.get(f"{layout.directory}\0{ports.cluster}", sections, ports) for ports in state.clusters]
+    scripts = ((layout.hold_script, HOLD_SCRIPT),) if clusters else ()
     shares = "".join(f"{route.service} {route.backup_share_percent}\n" for route in state.routes if route.backup)
     return Rendered(
-        config="\n".join((_preamble(layout, facts, external_checks=bool(wrappers)), *(each.text for each in sections))),
-        files=((layout.maps / SHARE_MAP, shares), *wrappers),
+        config="\n".join(
+            (
+                _preamble(layout, facts, external_checks=bool(wrappers), scripts=bool(scripts)),
+                *(each.text for each in pools),
+                *clusters,
+            )
+        ),
+        files=((layout.maps / SHARE_MAP, shares), *wrappers, *scripts),
     )
 
 
@@ -153,7 +160,7 @@ def _scale(pool: Pool) -> int:
     return max(1, min(HASH_POINTS, MAX_WEIGHT // max(largest, 1)))
 
 
-def _preamble(layout: Layout, facts: HostFacts, *, external_checks: bool) -> str:
+def _preamble(layout: Layout, facts: HostFacts, *, external_checks: bool, scripts: bool) -> str:
     lines = [
         "# Written by understudy; changes made here are lost.",
         "global",
@@ -169,6 +176,7 @@ def _preamble(layout: Layout, facts: HostFacts, *, external_checks: bool) -> str
     lines += [f"  group {quote(facts.group)}"] if facts.group else []
     lines += [f"  nbthread {facts.threads}"] if facts.threads else []
     lines += ["  external-check", "  insecure-fork-wanted"] if external_checks else []
+    lines += [f"  lua-load-per-thread {quote(str(layout.hold_script))}"] if scripts else []
     return "\n".join(
         (
             *lines,

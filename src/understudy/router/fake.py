@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from understudy.core.cluster_route import Route as ClusterRoute
 from understudy.core.events import EventKind
 from understudy.core.pools import Admin, Counters, EndpointSeen, Oper, PoolSeen
 from understudy.core.routes import Pool, Route, RouterState, Slot
@@ -30,6 +31,8 @@ class FakeProxy:
     down: set[Place] = field(default_factory=set)
     sessions: dict[Place, int] = field(default_factory=dict)
     counters: dict[Place, Counters] = field(default_factory=dict)
+    followed: dict[Name, ClusterRoute] = field(default_factory=dict)
+    """The route of each cluster that was followed last; kept, as HAProxy's neighbour keeps it on disk."""
     refusal: str | None = None
     """Why the next reloads and starts fail; None lets them work."""
     events: asyncio.Queue[RouterEvent] = field(default_factory=asyncio.Queue)
@@ -93,6 +96,18 @@ class FakeRouter:
             self.proxy.pid += 1
         self.proxy.state = desired
         return change
+
+    async def follow(self, cluster: Name, route: ClusterRoute) -> None:
+        """Take the route, and end the sessions on everybody else."""
+        if self._running().ports(cluster) is None:
+            raise RouterFault(f"{cluster}: the router has no ports for it")
+        known = self.proxy.followed.get(cluster)
+        if known is not None and route.epoch < known.epoch:
+            raise RouterFault(f"{cluster}: the router has followed epoch {known.epoch} and refuses epoch {route.epoch}")
+        self.proxy.followed[cluster] = route
+        for place in list(self.proxy.sessions):
+            if place[0] == cluster and place[1] != route.write:
+                del self.proxy.sessions[place]
 
     async def observe(self) -> RouterSeen:
         """What the test has set."""

@@ -107,6 +107,21 @@ class Files:
         self._write_named(rendered)
         self._write(self._layout.config, rendered.config)
 
+    def followed(self) -> str:
+        """Which routes were followed last; empty when none ever was."""
+        try:
+            return self._layout.followed.read_text()
+        except FileNotFoundError:
+            return ""
+        except (OSError, UnicodeDecodeError) as fault:
+            raise RouterFault(
+                f"cannot read {self._layout.followed} ({fault}): make it readable, then try again"
+            ) from None
+
+    def remember(self, followed: str) -> None:
+        """Keep which routes are followed."""
+        self._write(self._layout.followed, followed)
+
     @property
     def _former(self) -> Path:
         return self._layout.config.with_suffix(".old")

@@ -1,8 +1,8 @@
 """HAProxy as a Router: whole desired state in, minimal change out. The only place where the parts beside it meet.
 
 config.py says what the configuration is, change.py what has to be done, runtime.py talks, process.py holds the
-processes, files.py the disk, seen.py and servers.py read what HAProxy shows. Here is the order in which that happens,
-and nothing of HAProxy's syntax beyond a few commands.
+processes, files.py the disk, seen.py and servers.py read what HAProxy shows, steering.py moves the clusters' clients.
+Here is the order in which that happens, and nothing of HAProxy's syntax beyond a few commands.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
+from understudy.core.cluster_route import Route
 from understudy.core.events import EventKind
 from understudy.core.model import Kind
 from understudy.core.pools import Admin
@@ -26,7 +27,8 @@ from understudy.router.change import Command, Diff, diff
 from understudy.router.config import HostFacts, Rendered, cut_after_ms, render
 from understudy.router.files import Files
 from understudy.router.layout import Layout
-from understudy.router.names import EVENT_RING, SHARE_MAP, backend_name, parse_backend
+from understudy.router.names import EVENT_RING, SHARE_MAP, backend_name, find_seat, parse_backend
+from understudy.router.steering import Steering
 
 START_S = 15.0
 RELOAD_S = 30.0
@@ -110,6 +112,7 @@ class HAProxyRouter:
         """Adopt the running HAProxy, or start one; True when it was adopted. Then bring it to the desired state."""
         self._facts: HostFacts = await process.host_facts(self._program, self._threads)
         self._files = Files(self._layout)
+        self._steering = Steering(self._layout, self._files, lambda text: self._emit(None, None, text))
         self._output = process.Output(self._layout.output)
         try:
             async with self._lock:
@@ -121,6 +124,7 @@ class HAProxyRouter:
         except BaseException:
             await self.detach()
             raise
+        self._steering.forget_others(desired)
         self._keeper = asyncio.create_task(self._keep())
         return adopted
 
@@ -142,6 +146,7 @@ class HAProxyRouter:
             way = diff(self._state, desired, self._layout)
             if way.reload:
                 await self._reload(desired)
+                self._steering.forget_others(desired)
                 return Change((), way.reload)
             try:
                 await runtime.send(self._layout.admin_socket, way.commands)
@@ -153,6 +158,18 @@ class HAProxyRouter:
             if way.commands:
                 self._save_later()
             return Change(way.sentences, ())
+
+    async def follow(self, cluster: Name, route: Route) -> None:
+        """Bring a cluster's route into force, old sessions cut in every worker; done when it is.
+
+        No reload of HAProxy is waited for before it is in force, only before it is called done.
+        """
+        ports = self._state.ports(cluster) if self._state is not None else None
+        if ports is None:
+            raise RouterFault(
+                f"{cluster}: the router has no ports for it: it is still starting, or the spec is not applied"
+            )
+        await self._steering.follow(ports, route)
 
     async def observe(self) -> RouterSeen:
         """What HAProxy reports now."""
@@ -223,6 +240,7 @@ class HAProxyRouter:
         self._master = process.adopt(pid, self._layout) if pid else None
         if self._master is None:
             return False
+        self._steering.trust()
         found = await runtime.processes(self._layout.master_socket)
         self._attach(found.worker or 0, desired, only_new=True)
         for old in found.old:
@@ -232,17 +250,23 @@ class HAProxyRouter:
             await self._reload(desired)
         else:
             await runtime.send(self._layout.admin_socket, way.commands)
+            await self._steering.resume(desired)
             self._state = desired
         return True
 
     async def _launch(self, desired: RouterState) -> None:
         """Start HAProxy with the desired state."""
         self._check_listens(desired, held=())
+        with self._steering.new_worker():
+            await self._launch_checked(desired)
+
+    async def _launch_checked(self, desired: RouterState) -> None:
         async with self._installed(desired):
             self._forget_output()
             self._master = process.Master(process.spawn(process.find(self._program), self._layout))
             try:
                 worker = await self._ready(self._master)
+                await self._steering.resume(desired)
                 await self._reconcile(desired)
             except BaseException:
                 await self._master.end()
@@ -267,11 +291,16 @@ class HAProxyRouter:
     async def _reload(self, desired: RouterState) -> None:
         """One validated, hitless reload to the desired state; on RouterFault the old worker goes on."""
         self._check_listens(desired, self._held())
+        with self._steering.new_worker():
+            await self._reload_checked(desired)
+
+    async def _reload_checked(self, desired: RouterState) -> None:
         async with self._installed(desired):
             before = await runtime.processes(self._layout.master_socket)
             self._forget_output()
             await runtime.reload(self._layout.master_socket)
             worker = await self._switched(before, desired)
+        await self._steering.resume(desired)
         if before.worker:
             await self._count_old(_Look({}, {}, {}, worker, 2, 0.0), before.worker)  # it may end before the next look
         self._attach(worker, desired, only_new=False)
@@ -301,9 +330,9 @@ class HAProxyRouter:
 
     def _why_not(self, desired: RouterState) -> str:
         reason = self._reason()
-        for route in desired.routes:
-            if f"[{route.listen}]" in reason:
-                reason = f"service '{route.service}' cannot listen on {route.listen}: {reason}"
+        for service, listen in _listens(desired):
+            if f"[{listen}]" in reason:
+                reason = f"service '{service}' cannot listen on {listen}: {reason}"
         return f"the reload failed and HAProxy goes on with the configuration it has: {reason}"
 
     def _reason(self) -> str:
@@ -427,12 +456,12 @@ class HAProxyRouter:
     def _check_listens(self, desired: RouterState, held: Iterable[str]) -> None:
         """Refuse an address that is taken; HAProxy would share it in silence with another HAProxy (SO_REUSEPORT)."""
         mine = set(_addresses(held))
-        for route in desired.routes:
-            if route.listen not in mine and not any(route.listen.overlaps(address) for address in mine):
-                reason = _why_taken(route.listen)
+        for service, listen in _listens(desired):
+            if listen not in mine and not any(listen.overlaps(address) for address in mine):
+                reason = _why_taken(listen)
                 if reason:
                     goes_on = "; HAProxy goes on with the configuration it has" if mine else ""
-                    raise RouterFault(f"service '{route.service}' cannot listen on {route.listen}: {reason}{goes_on}")
+                    raise RouterFault(f"service '{service}' cannot listen on {listen}: {reason}{goes_on}")
 
     # --- the file on disk after live changes --------------------------------------------------------------------------
 
@@ -623,6 +652,8 @@ class HAProxyRouter:
                 self._emit(service, endpoint, line.replace(server[0], f"{service}/{endpoint}"))
                 if _WENT_DOWN.search(line):
                     self._cut_later((server[1], server[2]), service, endpoint)
+        elif (seat := find_seat(line)) is not None:
+            self._emit(seat[1], seat[2], line.replace(seat[0], f"{seat[1]}/{seat[2]}"))
         elif backend is not None and (pool := parse_backend(backend[1])) is not None:
             self._emit(pool[0], None, line)
 
@@ -642,6 +673,8 @@ class HAProxyRouter:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._output is not None:  # started
+            await self._steering.end()
 
     def _forget(self) -> None:
         self._state = None
@@ -659,6 +692,12 @@ def _addresses(binds: Iterable[str]) -> Iterator[Address]:
     for bind in binds:
         with contextlib.suppress(ValueError):
             yield Address.parse(bind)
+
+
+def _listens(state: RouterState) -> Iterator[tuple[Name, Address]]:
+    """Every service, with each of its ports."""
+    yield from ((route.service, route.listen) for route in state.routes)
+    yield from ((ports.cluster, listen) for ports in state.clusters for listen in ports.listens)
 
 
 def _why_taken(listen: Address) -> str | None:

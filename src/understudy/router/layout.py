@@ -52,3 +52,13 @@ class Layout:
     def checks(self) -> Path:
         """Folder of the wrappers for command checks."""
         return self.directory / "checks"
+
+    @property
+    def hold_script(self) -> Path:
+        """What HAProxy runs where new connections to a cluster have to wait."""
+        return self.directory / "hold.lua"
+
+    @property
+    def followed(self) -> Path:
+        """Which route of each cluster was followed last."""
+        return self.directory / "followed.json"

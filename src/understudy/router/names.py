@@ -1,6 +1,6 @@
-"""What services, groups and slots are called inside HAProxy, and back. Names only; no configuration, no commands.
+"""What services, groups, slots and nodes are called inside HAProxy, and back. Names only: no text, no commands.
 
-A service's name has no dot, so a backend's name reads back without doubt.
+A service's and a node's name has no dot, so what is made of them reads back without doubt.
 """
 
 import re
@@ -14,8 +14,12 @@ EVENT_RING = "events"
 SHARE_MAP = "backup_share.map"
 """The map file, below the layout's `maps`, that holds each service's backup share in percent."""
 
+HOLD_SERVER = "hold.last"
+"""The server of a cluster's backends that refuses every connection; no node's name has a dot."""
+
 _BACKEND = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)\.(primary|backup)")
 _SERVER = re.compile(r"s([1-9][0-9]{0,5})")
+_SEAT = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)\.(?:writer|readers)/([A-Za-z][A-Za-z0-9_-]*)(?:\.last)?")
 
 
 def frontend_name(service: Name) -> str:
@@ -43,3 +47,34 @@ def parse_server(text: str) -> int | None:
     """The slot of a server's name, counted from 0; None when the name is not one of ours."""
     match = _SERVER.fullmatch(text)
     return int(match[1]) - 1 if match else None
+
+
+def write_frontend(cluster: Name) -> str:
+    """Where the clients of a cluster who write come in: `orders.write`."""
+    return f"{cluster}.write"
+
+
+def read_frontend(cluster: Name) -> str:
+    """Where those come in who only read: `orders.read`."""
+    return f"{cluster}.read"
+
+
+def write_backend(cluster: Name) -> str:
+    """Every node once, named as it is, of which one at most is open: `orders.writer`."""
+    return f"{cluster}.writer"
+
+
+def read_backend(cluster: Name) -> str:
+    """Every node twice, as a standby and as the last resort: `orders.readers`."""
+    return f"{cluster}.readers"
+
+
+def last_resort(node: str) -> str:
+    """The server of a node that is read from as the primary, when there is no standby: `a.last`."""
+    return f"{node}.last"
+
+
+def find_seat(text: str) -> tuple[str, Name, Name] | None:
+    """The first server of a cluster that is named in a line: as it stands there, its cluster, its node."""
+    match = _SEAT.search(text)
+    return (match[0], Name(match[1]), Name(match[2])) if match else None

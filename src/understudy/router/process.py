@@ -228,6 +228,12 @@ async def kill(members: set[tuple[int, int]]) -> None:
             os.close(fd)
 
 
+async def kill_one(pid: int) -> None:
+    """Kill one of HAProxy's processes, and wait until it is gone."""
+    with contextlib.suppress(OSError):
+        await kill({(pid, _stat(pid)[0])})
+
+
 async def _gone(fd: int) -> None:
     """Wait until the process behind a pidfd has ended."""
     loop = asyncio.get_running_loop()
