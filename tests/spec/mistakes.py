@@ -37,8 +37,20 @@ MISFITS = [
     (_W1, "      - w1\n", "services.web.endpoints[0]", "no mapping"),
     ("kind: http", "kind: tcp\n    affinity: {cookie: A}", "services.web.affinity", "kind: http"),
     ("kind: http", "kind: redis", "services.web.kind", "come in a later version"),
-    ("cluster: shop", "cluster: shop\nstore: etcd", "store", "etcd comes later"),
-    ("cluster: shop", "cluster: shop\nrouters: [h1]", "routers", "several routers come in a later version"),
+    ("cluster: shop", "cluster: shop\nstore: etcd", "store", "store: {etcd: {endpoints:"),
+    (
+        "cluster: shop",
+        "cluster: shop\nstore: {etcd: {}}",
+        "store.etcd.endpoints",
+        "such as `endpoints: [10.0.0.1:2379]`",
+    ),
+    ("cluster: shop", "cluster: shop\nstore: {etcd: {endpoints: [etcd:2379]}}", "store.etcd.endpoints[0]", "looked up"),
+    ("cluster: shop", "cluster: shop\nrouters: [h1]", "routers", "name the machines in `hosts`"),
+    ("cluster: shop", "cluster: shop\nhosts: {h1: web.local}", "hosts.h1", "such as 10.0.0.1"),
+    ("cluster: shop", "cluster: shop\nhosts: {h1: 10.0.0.1:80}", "hosts.h1", "without a port"),
+    ("cluster: shop", "cluster: shop\nhosts: {1h: 10.0.0.1}", "hosts.1h", "a letter, then"),
+    ("cluster: shop", "cluster: shop\nhosts: {}", "hosts", "at least 1"),
+    ("cluster: shop", "cluster: shop\nagent_port: 70000", "agent_port", "at most 65535"),
     ("cluster: shop", "cluster: true", "cluster", "in quotes"),
     ("  web:", "  1web:", "services.1web", "a letter, then"),
     ("  web:", "  7:", "services.7", "in quotes"),
@@ -64,3 +76,122 @@ CLASHES = [
     (_W1, "      - !!map {name: w1, address: 10.0.0.1:9001}\n", "services.web.endpoints[0]", "tag"),
 ]
 """Only the reader can tell: several fields together, bounds within a text, YAML itself."""
+
+_A = "      - {name: a, address: 127.0.0.1:7441, data: orders/a}\n"
+_READ = "read: 127.0.0.1:7433}\n"
+
+
+def _more(line):
+    return _READ, f"{_READ}    {line}\n"
+
+
+def _failover(fields):
+    return _more(f"failover: {{{fields}}}")
+
+
+def _in_a(field):
+    return _A, _A.replace("}", f", {field}}}")
+
+
+_O = "services.orders"
+_FO = f"{_O}.failover"
+
+CLUSTER_MISFITS = [
+    ("kind: postgres", "kind: postgers", f"{_O}.kind", "did you mean postgres?"),
+    ("    kind: postgres\n", "", f"{_O}.kind", "such as `kind: postgres`"),
+    ("listen: {write: 127.0.0.1:7432, read: 127.0.0.1:7433}", "listen: 127.0.0.1:7432", f"{_O}.listen", "no mapping"),
+    ("write: 127.0.0.1:7432, ", "", f"{_O}.listen.write", "such as `write: 0.0.0.0:7432`"),
+    ("write:", "wirte: 127.0.0.1:7431, write:", f"{_O}.listen.wirte", "did you mean write?"),
+    (*_more("endpoints: []"), f"{_O}.endpoints", "there is no field"),
+    (*_more("durability: none"), f"{_O}.durability", "zero_loss or {max_loss: 1MiB}"),
+    (*_more("durability: [zero_loss]"), f"{_O}.durability", "zero_loss or {max_loss: 1MiB}"),
+    (*_more("durability: {}"), f"{_O}.durability.max_loss", "such as `max_loss: 1MiB`"),
+    (*_more("durability: {max_loss: 100}"), f"{_O}.durability.max_loss", "100B or 100MiB"),
+    (*_more("durability: {max_loss: 1MiB, ack: 1}"), f"{_O}.durability.ack", "known here: max_loss"),
+    (*_more("acks: 0"), f"{_O}.acks", "at least 1"),
+    (*_more("max_lag: 16MB"), f"{_O}.max_lag", "64KiB, 1MiB"),
+    (*_more("superuser: {name: pg_chief}"), f"{_O}.superuser.name", "`pg_`"),
+    (*_more("superuser: {password: hunter2}"), f"{_O}.superuser.password", "env:NAME or file:PATH"),
+    (*_failover("mode: gradual"), f"{_FO}.mode", "choose one of fast, manual"),
+    (*_failover("lease: 4"), f"{_FO}.lease", "4ms or 4s"),
+    (*_failover("failback_every: 2h"), f"{_FO}.failback_every", "name the preferred node"),
+    (*_in_a("priority: 101"), f"{_O}.nodes[0].priority", "at most 100"),
+    (*_in_a("run: [a]"), f"{_O}.nodes[0].run", "there is no field"),
+    (_A, "      - a\n", f"{_O}.nodes[0]", "no mapping"),
+    (_A, _A.replace("orders/a", "../a"), f"{_O}.nodes[0].data", "without '.' and '..'"),
+    (_A, _A.replace("orders/a", '"/srv/my data"'), f"{_O}.nodes[0].data", "letters, digits"),
+    (_A, _A.replace(", data: orders/a", ""), f"{_O}.nodes[0].data", "such as `data: /var/lib/understudy/orders`"),
+]
+"""The same for a cluster: what is replaced in ORDERS."""
+
+CLUSTER_CLASHES = [
+    (*_more("acks: 2"), f"{_O}.nodes", "needs 3 nodes, and here is 2: add nodes, or write durability: {max_loss"),
+    (*_more("acks: 1\n    durability: {max_loss: 1MiB}"), f"{_O}.acks", "`acks` has no meaning with max_loss"),
+    (*_more("durability: {max_loss: 0B}"), f"{_O}.durability.max_loss", "1B to 1TiB"),
+    (*_failover("lease: 1s"), f"{_FO}.lease", "2s to 1m"),
+    (*_failover("renew: 2s"), _FO, "is 5000 ms and must not exceed the lease of 4000 ms: write a lease of at least 8s"),
+    (*_failover("renew: 1s, timeout: 1s, margin: 1001ms"), _FO, "at least 4001ms, or shorten renew and timeout and"),
+    (*_failover("lease: 1m, timeout: 30s"), _FO, "must not exceed the lease of 60000 ms: shorten timeout"),
+    (*_failover("preferred: z"), f"{_FO}.preferred", "there is no node z: choose among a, b"),
+    (
+        _READ + "    nodes:\n" + _A,
+        f"{_READ}    failover: {{preferred: a}}\n    nodes:\n{_A[:-2]}, priority: 0}}\n",
+        f"{_FO}.preferred",
+        "prefer another",
+    ),
+    (", read: 127.0.0.1:7433}\n", "}\n    max_lag: 1MiB\n", f"{_O}.max_lag", "add listen.read"),
+    (_A, _A.replace("name: a", "name: b"), f"{_O}.nodes[1].name", "another node too (line 7)"),
+    (_A, _A.replace("7441", "7442"), f"{_O}.nodes[1].address", f"clashes with 127.0.0.1:7442 of {_O}.nodes[0].address"),
+    (_A, _A.replace("7441", "7432"), f"{_O}.nodes[0].address", f"clashes with 127.0.0.1:7432 of {_O}.listen.write"),
+    (_A, _A.replace("7441", "8601"), f"{_O}.nodes[0].address", "clashes with 127.0.0.1:8601 of agent_port"),
+    (_A, _A.replace("127.0.0.1:7441", "0.0.0.0:7441"), f"{_O}.nodes[0].address", "write its own address"),
+    (_READ, "read: 127.0.0.1:7432}\n", f"{_O}.listen.read", f"clashes with 127.0.0.1:7432 of {_O}.listen.write"),
+    (_A, _A.replace("orders/a", "orders/b"), f"{_O}.nodes[1].data", f"is the directory orders/b of {_O}.nodes[0]"),
+    (
+        _A,
+        _A.replace("orders/a", "orders"),
+        f"{_O}.nodes[1].data",
+        f"overlaps with the directory orders of {_O}.nodes[0]",
+    ),
+    (_A, _A.replace("orders/a", "orders/b/c"), f"{_O}.nodes[1].data", "a directory of its own"),
+    (*_in_a("host: h1"), f"{_O}.nodes[0].host", "name the machines in `hosts`"),
+    ("cluster: shop", "cluster: shop\nagent_port: 8600", "agent_port", "clashes with 127.0.0.1:8600 of api"),
+    (*_more("superuser: {password: env:NOPE}"), f"{_O}.superuser.password", "NOPE is not set"),
+]
+
+_NODE = "host: h2, address: 10.9.0.2:5432, data: /srv/orders"
+
+HOST_CLASHES = [
+    ("h2: 10.0.0.2", "h2: 10.0.0.1", "hosts.h2", "one machine is one host"),
+    ("h2: 10.0.0.2", "h2: 0.0.0.0", "hosts.h2", "no machine's address"),
+    ("h2: 10.0.0.2", "h2: 127.0.0.2", "hosts.h2", "the other hosts cannot reach 127.0.0.2"),
+    ("[h1, h2]", "[h1, h4]", "routers[1]", "choose among h1, h2 and h3"),
+    ("[h1, h2]", "[h1, h1]", "routers[1]", "keep one of them"),
+    ('"10.0.0.2:2379"', '"10.0.0.1:2379"', "store.etcd.endpoints[1]", "is in line 5 already"),
+    ('"10.0.0.2:2379"', '"0.0.0.0:2379"', "store.etcd.endpoints[1]", "write its own address"),
+    ('"10.0.0.2:2379"', '"127.0.0.1:2379"', "store.etcd.endpoints[1]", "look for etcd on itself"),
+    ("    username: understudy\n", "", "store.etcd.password", "without `username`"),
+    (", key: keys/key.pem", "", "store.etcd.tls.cert", "without `key`"),
+    ("listen: 0.0.0.0:8080", "listen: 10.0.0.1:8080", "services.web.listen", "0.0.0.0:8080, or routers: [h1]"),
+    ("read: 0.0.0.0:7433", "read: 10.0.0.2:7433", f"{_O}.listen.read", "h2, and h1 is a router too"),
+    ("10.0.0.1:9001", "10.0.0.9:9001", "services.web.endpoints[0].address", "none has 10.0.0.9: choose among 10.0.0.1"),
+    ("10.0.0.1:9001", "127.0.0.1:9001", "services.web.endpoints[0].address", "none has 127.0.0.1"),
+    ("10.0.0.1:9001", "10.0.0.1:7432", "services.web.endpoints[0].address", "listen.write, line 20 on h1"),
+    (_NODE, _NODE.replace("host: h2, ", ""), f"{_O}.nodes[1]", "add one of h1, h2 and h3"),
+    (_NODE, _NODE.replace("h2", "h5"), f"{_O}.nodes[1].host", "choose among h1, h2 and h3"),
+    (
+        _NODE,
+        _NODE.replace("10.9.0.2:5432", "10.0.0.1:5433"),
+        f"{_O}.nodes[1].address",
+        "10.0.0.1 is the address of h1, and the",
+    ),
+    (_NODE, _NODE.replace("10.9.0.2", "127.0.0.1"), f"{_O}.nodes[1].address", "cannot reach 127.0.0.1:5432"),
+    (_NODE, _NODE.replace("10.9.0.2:5432", "10.0.0.2:8601"), f"{_O}.nodes[1].address", "of agent_port"),
+    (
+        _NODE,
+        _NODE.replace("h2", "h1").replace("10.9.0.2", "10.9.0.1"),
+        f"{_O}.nodes[1].data",
+        "the directory /srv/orders",
+    ),
+]
+"""The same for several hosts: what is replaced in SEVERAL."""

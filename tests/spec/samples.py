@@ -6,6 +6,7 @@ from understudy.core.model import Spec
 from understudy.spec import SpecFault, SpecFaults, read
 
 FULL = (Path(__file__).parent / "full.yaml").read_text()
+SEVERAL = (Path(__file__).parent / "several.yaml").read_text()
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ENVIRONMENT = {"SHOP_PASSWORD_NOW": "hunter2"}
 
@@ -18,6 +19,17 @@ services:
     endpoints:
       - {name: w1, address: 10.0.0.1:9001}
       - {name: w2, address: 10.0.0.1:9002}
+"""
+
+ORDERS = """\
+cluster: shop
+services:
+  orders:
+    kind: postgres
+    listen: {write: 127.0.0.1:7432, read: 127.0.0.1:7433}
+    nodes:
+      - {name: a, address: 127.0.0.1:7441, data: orders/a}
+      - {name: b, address: 127.0.0.1:7442, data: orders/b}
 """
 
 

@@ -5,17 +5,19 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.spec.mistakes import CLASHES, MISFITS
-from tests.spec.samples import EXAMPLES, FULL, SMALL, faults_of, spec_of
+from tests.spec.mistakes import CLASHES, CLUSTER_CLASHES, CLUSTER_MISFITS, HOST_CLASHES, MISFITS
+from tests.spec.samples import EXAMPLES, FULL, ORDERS, SEVERAL, SMALL, faults_of, spec_of
 
 from understudy.core import model
+from understudy.core.cluster import ClusterService, Durability, Node, Timers
 from understudy.core.errors import Refused
 from understudy.core.failover_mode import FailoverMode
 from understudy.core.model import Balance, Group, Kind, Retry
+from understudy.core.stateful import Superuser
 from understudy.core.text import Address
 from understudy.spec import text_of
-from understudy.spec.crosscheck import _Listener, _rival
-from understudy.spec.units import duration, duration_ms
+from understudy.spec.crosscheck_ports import Listener, rival
+from understudy.spec.units import duration, duration_ms, size, size_bytes
 
 
 def test_everything_a_file_says_arrives():
@@ -23,7 +25,7 @@ def test_everything_a_file_says_arrives():
     spec = spec_of(FULL, "/srv/shop")
     assert (spec.cluster, spec.api, spec.text, spec.directory) == (
         "shop",
-        Address("127.0.0.1", 8601),
+        Address("127.0.0.1", 8610),
         FULL,
         "/srv/shop",
     )
@@ -55,22 +57,72 @@ def test_everything_a_file_says_arrives():
     assert (calls.health.check, calls.health.passive) == (model.GrpcCheck("shop.Orders"), False)
     assert (mail.kind, mail.health.check) == (Kind.TCP, model.CommandCheck(("./check", "--quick")))
     assert plain.health.check == model.TcpCheck()
+    assert (spec.agent_port, spec.hosts, spec.host_names, spec.router_hosts) == (8611, (), ("local",), ("local",))
+
+
+def test_everything_a_file_says_of_a_cluster_arrives():
+    """Where it is dialled, its nodes, its timers with those that follow the lease, its durability, its superuser."""
+    orders, stock = spec_of(FULL).clusters
+    assert orders.cluster == ClusterService(
+        name="orders",
+        nodes=(Node("a", "local"), Node("b", "local", 7), Node("c", "local", 0)),
+        durability=Durability(None, acks=2),
+        mode=FailoverMode.MANUAL,
+        timers=Timers.for_lease(10_000, renew_ms=2000, timeout_ms=3000, margin_ms=1500, promote_ms=120_000),
+        preferred="b",
+        failback_every_s=86_400,
+    )
+    assert (orders.name, orders.write, orders.read) == ("orders", Address("0.0.0.0", 7432), Address("::1", 7433))
+    assert [(str(node.address), node.data) for node in orders.nodes] == [
+        ("127.0.0.1:7441", "/srv/orders/a"),
+        ("127.0.0.1:7442", "orders/b"),
+        ("127.0.0.1:7443", "orders/c"),
+    ]
+    assert (orders.superuser, orders.max_lag_bytes) == (Superuser("chief", "env:SHOP_PASSWORD_NOW"), 65_536)
+    assert stock.cluster == ClusterService("stock", (Node("a", "local"),), Durability(3 * 1024 * 1024))
+    assert (stock.read, stock.superuser, stock.max_lag_bytes) == (None, Superuser(), 16 * 1024 * 1024)
+
+
+def test_several_machines_and_their_store():
+    """Hosts, routers, who runs which command, and etcd with its files as absolute paths."""
+    spec = spec_of(SEVERAL, "/srv/shop")
+    assert spec.hosts == tuple(
+        model.Host(f"h{number}", address) for number, address in enumerate(("10.0.0.1", "10.0.0.2", "2001:db8::3"), 1)
+    )
+    assert (spec.host_names, spec.router_hosts) == (("h1", "h2", "h3"), ("h1", "h2"))
+    assert [spec.host_of(endpoint.address) for endpoint in spec.services[0].endpoints] == ["h1", "h3"]
+    assert spec.host_of(Address("10.9.0.2", 1)) is None
+    assert [node.node.host for node in spec.clusters[0].nodes] == ["h1", "h2", "h3"]
+    assert spec.store == model.EtcdStore(
+        (Address("10.0.0.1", 2379), Address("10.0.0.2", 2379), Address("2001:db8::3", 2379)),
+        "understudy",
+        "file:/etc/understudy/etcd",
+        model.TlsFiles("/srv/shop/ca.pem", "/etc/understudy/cert.pem", "/srv/shop/keys/key.pem"),
+    )
 
 
 def test_the_full_sample_has_every_field():
-    """No field of the core is out of a spec file's reach: the sample sets each to something else than its default."""
-    spec = spec_of(FULL)
-    endpoints = [endpoint for service in spec.services for endpoint in service.endpoints]
-    policies = [(service.health, service.ejection, service.failover, service.timeouts) for service in spec.services]
-    values = [spec, *spec.services, *endpoints, *(value for values in policies for value in values)]
-    values += [service.health.check for service in spec.services]
+    """What of the core a spec file can say: the samples set all of it to something else than its default."""
+    values = list(dataclasses_in((spec_of(FULL), spec_of(SEVERAL))))
     unset = {
         f"{type(value).__name__}.{field.name}"
         for value in values
         for field in dataclasses.fields(value)
         if all(getattr(other, field.name) == field.default for other in values if type(other) is type(value))
     }
-    assert unset == {"Spec.store"}  # which has one value only
+    assert unset == {
+        f"Timers.{field}" for field in ("rejoin_ms", "handover_ms", "failback_ms")
+    }  # nobody asked for them
+
+
+def dataclasses_in(value):
+    """Every frozen value within a value."""
+    if isinstance(value, tuple):
+        for one in value:
+            yield from dataclasses_in(one)
+    elif dataclasses.is_dataclass(value):
+        yield value
+        yield from dataclasses_in(tuple(getattr(value, field.name) for field in dataclasses.fields(value)))
 
 
 def test_what_is_left_out_is_the_cores_default():
@@ -90,7 +142,7 @@ def test_all_faults_of_a_file_in_one_answer():
     """Misfits, clashes and later things are told together, once each, in the order of the file."""
     bad = """\
 cluster: my shop
-hosts: {a: 10.0.0.1}
+hosts: {a: a.local}
 services:
   web:
     kind: htp
@@ -110,13 +162,22 @@ services:
     endpoints:
     health: {timeout: 400ms, tcp: {}, grpc: {}}
   orders:
-    kind: postgres
+    kind: redis
     nodes: []
+  stock:
+    kind: postgres
+    listen: {write: 127.0.0.1:8080, read: 127.0.0.1:7433, admin: 127.0.0.1:7434}
+    acks: 9
+    failover: {mode: fast, lease: 4s, renew: 3s, preferred: z}
+    nodes:
+      - {name: a, host: a, address: 127.0.0.1:7433, data: /srv/a, priority: 0}
+      - {name: a, host: b, address: 127.0.0.1:7434, data: /srv/b, priority: 0}
+      - {name: c, adress: 127.0.0.1:7435, data: /srv/a/c, priority: 0}
 """
     web = "services.web"
     assert [(fault.line, fault.path) for fault in faults_of(bad)] == [
         (1, "cluster"),
-        (2, "hosts"),
+        (2, "hosts.a"),
         (5, f"{web}.kind"),
         (7, f"{web}.listen"),
         (8, f"{web}.balanse"),
@@ -136,14 +197,31 @@ services:
         (20, "services.mail.health.timeout"),
         (20, "services.mail.health"),
         (22, "services.orders.kind"),
+        (26, "services.stock.listen.admin"),
+        (26, "services.stock.listen.write"),
+        (27, "services.stock.acks"),
+        (28, "services.stock.failover"),
+        (28, "services.stock.failover.preferred"),
+        (29, "services.stock.nodes"),
+        (30, "services.stock.nodes[0].address"),
+        (31, "services.stock.nodes[1].name"),
+        (31, "services.stock.nodes[1].host"),
+        (32, "services.stock.nodes[2].address"),
+        (32, "services.stock.nodes[2].adress"),
+        (32, "services.stock.nodes[2]"),
     ]
 
 
-@pytest.mark.parametrize(("old", "new", "path", "words"), MISFITS + CLASHES)
-def test_one_mistake_gives_one_fault_with_its_cure(old, new, path, words):
+MISTAKES = [(SMALL, *mistake) for mistake in MISFITS + CLASHES]
+MISTAKES += [(ORDERS, *mistake) for mistake in CLUSTER_MISFITS + CLUSTER_CLASHES]
+MISTAKES += [(SEVERAL, *mistake) for mistake in HOST_CLASHES]
+
+
+@pytest.mark.parametrize(("text", "old", "new", "path", "words"), MISTAKES)
+def test_one_mistake_gives_one_fault_with_its_cure(text, old, new, path, words):
     """Each mistake is told once, at its place, and with what would be right."""
-    assert old in SMALL
-    (fault,) = faults_of(SMALL.replace(old, new, 1))
+    assert old in text
+    (fault,) = faults_of(text.replace(old, new, 1))
     assert (fault.path, words in fault.text) == (path, True), fault
 
 
@@ -240,10 +318,10 @@ def test_clashes_are_those_of_the_core():
     """The quick search for a rival finds one exactly when an address overlaps with one that is taken."""
     hosts = ("127.0.0.1", "10.0.0.1", "0.0.0.0", "::", "::1")
     for taken in ((), *((host,) for host in hosts), ("127.0.0.1", "10.0.0.1"), ("::1", "10.0.0.1")):
-        listeners = {host: _Listener(Address(host, 80), ()) for host in taken}
+        listeners = {host: Listener(Address(host, 80), (), ()) for host in taken}
         for host in hosts:
             overlaps = any(Address(host, 80).overlaps(other.address) for other in listeners.values())
-            assert (_rival(host, listeners) is not None) == overlaps
+            assert (rival(host, listeners) is not None) == overlaps
 
 
 def test_durations_survive_being_written():
@@ -251,3 +329,62 @@ def test_durations_survive_being_written():
     for value_ms in (0, 1, 999, 1000, 1500, 60_000, 90_000, 3_600_000, 86_400_000):
         assert duration_ms(duration(value_ms)) == value_ms
     assert [duration_ms(text) for text in ("5", "s", "-1s", "1.5s", "1 s", "1S", "01s", "1w", "")] == [None] * 9
+
+
+def test_sizes_survive_being_written():
+    """Writing a size and reading it again gives the same bytes; only binary units, which mean one thing, are taken."""
+    for value_bytes in (0, 1, 1023, 1024, 1536, 16 * 2**20, 2**30 + 1, 2**40):
+        assert size_bytes(size(value_bytes)) == value_bytes
+    assert [size_bytes(text) for text in ("5", "MiB", "-1B", "1.5MiB", "1 MiB", "1MB", "1mib", "01B", "")] == [None] * 9
+
+
+def test_on_several_machines_a_secret_is_looked_for_where_it_is_needed():
+    """What only another host has does not make the file bad on this one; on one machine it does."""
+    assert faults_of(SEVERAL) == ()
+    alone = ORDERS + "    superuser: {password: file:none}\n"
+    assert [fault.path for fault in faults_of(alone)] == ["services.orders.superuser.password"]
+
+
+def test_hosts_on_one_machine_are_a_trial():
+    """Somebody may try several agents on one machine's loopback addresses; each may have its own etcd there."""
+    trial = SEVERAL.replace("2001:db8::0:3", "127.0.0.3").replace("2001:db8::3", "::1").replace("10.9.0.2", "127.0.0.2")
+    trial = trial.replace("10.0.0.", "127.0.0.").replace("[::1]:9001", "127.0.0.3:9001")
+    assert faults_of(trial) == ()
+
+
+def test_addresses_are_one_nodes_alone():
+    """Also on two hosts, where no port clashes: the address can be only one of them's."""
+    (fault,) = faults_of(SEVERAL.replace("10.0.0.1:5432", "10.9.0.2:5432"))
+    assert (fault.path, "nodes[0].address, line 22, on h1" in fault.text) == ("services.orders.nodes[1].address", True)
+
+
+def test_two_clusters_cannot_share_a_directory():
+    """A directory is one node's, whichever service the other one belongs to."""
+    two = FULL.replace("data: stock", "data: orders/b/stock")
+    (fault,) = faults_of(two)
+    assert (fault.path, "overlaps with the directory orders/b" in fault.text) == ("services.stock.nodes[0].data", True)
+    assert faults_of(FULL.replace("data: stock", "data: orders/bb")) == ()
+
+
+def test_what_one_machine_may_have():
+    """One host with a name is one machine: sqlite will do, and its address may be listened on."""
+    named = "cluster: shop\nhosts: {h1: 10.0.0.1}"
+    text = ORDERS.replace("cluster: shop", named).replace("{name:", "{host: h1, name:").replace("127.0.0.1", "10.0.0.1")
+    assert faults_of(text) == ()
+    (fault,) = faults_of(text.replace("{h1: 10.0.0.1}", "{h1: 10.0.0.1, h2: 10.0.0.2}\nrouters: [h1]"))
+    assert (fault.line, fault.path, "write store: {etcd:" in fault.text) == (2, "hosts", True)
+
+
+def test_nobody_could_be_primary():
+    """A cluster needs a node that may be promoted."""
+    (fault,) = faults_of(ORDERS.replace("}\n", ", priority: 0}\n").replace("7433, priority: 0}", "7433}"))
+    assert (fault.path, "none could ever be primary" in fault.text) == ("services.orders.nodes", True)
+
+
+def test_at_most_nine_nodes():
+    """Ten are refused, nine are read."""
+    node = "      - {name: n1, address: 127.0.0.1:7451, data: n1}\n"
+    seven = "".join(node.replace("n1", f"n{n}").replace("7451", f"745{n}") for n in range(7))
+    assert faults_of(ORDERS + seven) == ()
+    (fault,) = faults_of(ORDERS + seven + node.replace("n1", "n8").replace("7451", "7458"))
+    assert (fault.path, "at most 9" in fault.text) == ("services.orders.nodes", True)

@@ -4,8 +4,8 @@ import json
 
 import jsonschema
 import pytest
-from tests.spec.mistakes import MISFITS
-from tests.spec.samples import EXAMPLES, FULL, SMALL
+from tests.spec.mistakes import CLUSTER_MISFITS, MISFITS
+from tests.spec.samples import EXAMPLES, FULL, ORDERS, SEVERAL, SMALL
 
 from understudy.spec import schema
 from understudy.spec.document import parse
@@ -24,7 +24,9 @@ def test_it_is_a_schema_that_explains_every_field():
     assert [name for name, field in fields.items() if not {"description", "$ref"} & field.keys()] == []
 
 
-@pytest.mark.parametrize("text", [FULL, SMALL, *(path.read_text() for path in EXAMPLES.glob("*.yaml"))])
+@pytest.mark.parametrize(
+    "text", [FULL, SEVERAL, SMALL, ORDERS, *(path.read_text() for path in EXAMPLES.glob("*.yaml"))]
+)
 def test_what_is_right_is_right_for_both(text):
     """What the reader accepts (test_read.py) pleases the schema too."""
     VALIDATOR.validate(parse(text, Report()))
@@ -42,7 +44,11 @@ def test_defaults_in_the_schema_are_right():
         assert VALIDATOR.evolve(schema={**field, "$defs": schema()["$defs"]}).is_valid(field["default"]), name
 
 
-@pytest.mark.parametrize(("old", "new"), [(old, new) for old, new, _, _ in MISFITS])
-def test_what_is_wrong_in_one_field_is_wrong_for_both(old, new):
+WRONG = [SMALL.replace(old, new, 1) for old, new, _, _ in MISFITS]
+WRONG += [ORDERS.replace(old, new, 1) for old, new, _, _ in CLUSTER_MISFITS]
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_what_is_wrong_in_one_field_is_wrong_for_both(text):
     """Whatever can be told from one field alone, an editor marks too."""
-    assert not VALIDATOR.is_valid(parse(SMALL.replace(old, new, 1), Report()))
+    assert not VALIDATOR.is_valid(parse(text, Report()))

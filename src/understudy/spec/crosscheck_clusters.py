@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from understudy.core.model import LOCAL
 from understudy.core.stateful import overlap
-from understudy.core.words import count
+from understudy.core.words import count, listed
 from understudy.spec.build import timers
 from understudy.spec.cluster_shape import MaxLossShape, NodeShape, PostgresShape
-from understudy.spec.crosscheck_hosts import is_loopback, on_loopback
+from understudy.spec.crosscheck_hosts import hosts_at, is_loopback, names_at, on_loopback
 from understudy.spec.crosscheck_ports import WILDCARDS
 from understudy.spec.faults import Path, Report, in_words
 from understudy.spec.shape import SpecShape
@@ -76,7 +76,7 @@ def _preferred(cluster: PostgresShape, at: Path, report: Report) -> None:
     names = (nodes, *((*nodes, number, "name") for number in range(len(cluster.nodes))))
     node = next((node for node in cluster.nodes if node.name == failover.preferred), None)
     if node is None:
-        known = ", ".join(node.name for node in cluster.nodes)
+        known = ", ".join(dict.fromkeys(node.name for node in cluster.nodes))
         report.add(f"there is no node {failover.preferred}: choose among {known}", here, *names)
     elif node.priority == 0:
         priority = (*nodes, cluster.nodes.index(node), "priority")
@@ -103,24 +103,23 @@ def _host(spec: SpecShape, node: NodeShape, at: Path, report: Report) -> None:
             cure = "name the machines in `hosts`, or remove `host` where one machine runs everything"
             report.add(f"there is no host {node.host}: {cure}", here, ("hosts",))
     elif node.host is None:
-        report.add(f"it lacks its host: add one of {', '.join(spec.hosts)}", at, here, ("hosts",))
+        report.add(f"it lacks its host: add one of {listed([*spec.hosts])}", at, here, *names_at(spec))
     elif node.host not in spec.hosts:
-        report.add(f"there is no host {node.host}: choose among {', '.join(spec.hosts)}", here, ("hosts",))
+        report.add(f"there is no host {node.host}: choose among {listed([*spec.hosts])}", here, *names_at(spec))
 
 
 def _address(spec: SpecShape, node: NodeShape, at: Path, report: Report) -> None:
     here, address = (*at, "address"), node.address
     others = {ip: name for name, ip in spec.hosts.items() if name != node.host}
-    all_hosts = tuple(("hosts", name) for name in spec.hosts)
     if address.host in WILDCARDS:
         fault = f"the other nodes and the routers must find it, and {address.host} is everywhere: write its own address"
         report.add(fault, here)
     elif address.host in others and node.host in spec.hosts:
         owner = others[address.host]
         fault = f"{address.host} is the address of {owner}, and the node is on {node.host}: make them agree"
-        report.add(fault, here, (*at, "host"), *all_hosts)
+        report.add(fault, here, (*at, "host"), *hosts_at(spec))
     elif is_loopback(address.host) and len(spec.hosts) > 1 and not on_loopback(spec):
-        report.add(f"the other hosts cannot reach {address}: write an address of its host", here, *all_hosts)
+        report.add(f"the other hosts cannot reach {address}: write an address of its host", here, *hosts_at(spec))
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +160,8 @@ def _addresses(spec: SpecShape, report: Report) -> None:
         other = first.setdefault(placed.node.address, placed)
         if other.host != placed.host:
             here, there = (*placed.at, "address"), (*other.at, "address")
-            whose = f"{in_words(other.at)} too, line {report.line_of(there)}"
-            fault = f"{placed.node.address} is the address of {whose}: write the node's own"
+            whose = f"{in_words(there)}, line {report.line_of(there)}, on {other.host}"
+            fault = f"{placed.node.address} is that of {whose}: write the node's own"
             report.add(fault, here, there, (*placed.at, "host"), (*other.at, "host"))
 
 

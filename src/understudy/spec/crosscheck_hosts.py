@@ -3,6 +3,7 @@
 import ipaddress
 
 from understudy.core.text import Address, Name
+from understudy.core.words import listed
 from understudy.spec.crosscheck_ports import WILDCARDS
 from understudy.spec.faults import Path, Report, shown
 from understudy.spec.shape import EtcdShape, SpecShape, StoreShape
@@ -16,6 +17,16 @@ def hosts(spec: SpecShape, report: Report) -> None:
     if spec.hosts:
         _listening(spec, report)
         _commands(spec, report)
+
+
+def hosts_at(spec: SpecShape) -> tuple[Path, ...]:
+    """What a fault rests on that speaks of all hosts' addresses."""
+    return (("hosts",), *(("hosts", name) for name in spec.hosts))
+
+
+def names_at(spec: SpecShape) -> tuple[Path, ...]:
+    """What a fault rests on that speaks of all hosts' names."""
+    return (("hosts",), *(("hosts", name) for name in spec.hosts if not Name.pattern.fullmatch(name)))
 
 
 def on_loopback(spec: SpecShape) -> bool:
@@ -35,16 +46,18 @@ def _addresses(spec: SpecShape, report: Report) -> None:
         here: Path = ("hosts", name)
         if not Name.pattern.fullmatch(name):
             report.add(f"{shown(name)} will not do as a name: use {Name.rule}", here)
-        ip = ipaddress.ip_address(address)
+            report.settle(here)
+        ip, there = ipaddress.ip_address(address), first.setdefault(address, here)
         if ip.is_unspecified or ip.is_multicast:
             report.add(f"{address} is no machine's address: write the one at which the others reach it", here)
         elif ip.is_loopback and not trial:
             fault = f"the other hosts cannot reach {address}: write an address that they can reach"
-            report.add(fault, here, *(("hosts", other) for other in spec.hosts))
-        there = first.setdefault(address, here)
-        if there != here:
-            cure = "one machine is one host"
-            report.add(f"{address} is in line {report.line_of(there)} already: {cure}", here, there)
+            report.add(fault, here, *hosts_at(spec))
+        elif there != here:
+            report.add(f"{address} is in line {report.line_of(there)} already: one machine is one host", here, there)
+        else:
+            continue
+        report.settle(here)  # whatever rests on a wrong address
 
 
 def _routers(spec: SpecShape, report: Report) -> None:
@@ -55,7 +68,7 @@ def _routers(spec: SpecShape, report: Report) -> None:
     for number, router in enumerate(spec.routers):
         here: Path = ("routers", number)
         if router not in spec.hosts:
-            report.add(f"there is no host {router}: choose among {', '.join(spec.hosts)}", here, ("hosts",))
+            report.add(f"there is no host {router}: choose among {listed([*spec.hosts])}", here, *names_at(spec))
         elif router in spec.routers[:number]:
             report.add(f"{router} stands here again: keep one of them", here)
 
@@ -115,7 +128,7 @@ def _commands(spec: SpecShape, report: Report) -> None:
     for name, pool in spec.pools.items():
         for number, endpoint in enumerate(pool.endpoints):
             if endpoint.run and endpoint.address.host not in addresses:
-                cure = f"choose among {', '.join(spec.hosts.values())}, or remove `run`"
+                cure = f"choose among {listed([*spec.hosts.values()])}, or remove `run`"
                 fault = f"a command runs on the host that has its address, and none has {endpoint.address.host}: {cure}"
                 at: Path = ("services", name, "endpoints", number)
-                report.add(fault, (*at, "address"), (*at, "run"), *(("hosts", host) for host in spec.hosts))
+                report.add(fault, (*at, "address"), (*at, "run"), *hosts_at(spec))

@@ -14,11 +14,12 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Something that listens, where the file says so, and on which hosts."""
+    """Something that listens, where the file says so, and on which hosts. rests_on: what else in the file says so."""
 
     address: Address
     at: Path
     hosts: tuple[str, ...]
+    rests_on: tuple[Path, ...] = ()
 
 
 def ports(spec: SpecShape, report: Report) -> None:
@@ -34,9 +35,9 @@ def ports(spec: SpecShape, report: Report) -> None:
         else:
             host, other = clash
             whose = f"{other.address} of {in_words(other.at)}, line {report.line_of(other.at)}"
-            where = f" on {host}" if spec.hosts else ""
+            where = f" on {in_words((host,))}" if spec.hosts else ""
             fault = f"{address} clashes with {whose}{where}: give one of them another port"
-            report.add(fault, listener.at, other.at, ("routers",), ("hosts", host))
+            report.add(fault, listener.at, other.at, ("hosts",), *listener.rests_on, *other.rests_on)
 
 
 def rival(host: str, taken: Mapping[str, Listener]) -> Listener | None:
@@ -51,18 +52,20 @@ def _listeners(spec: SpecShape) -> Iterator[Listener]:
     yield Listener(spec.api, ("api",), everywhere)
     if spec.clusters:
         for host in everywhere:
-            yield Listener(Address(spec.hosts.get(host, LOOPBACK), spec.agent_port), ("agent_port",), (host,))
+            address = Address(spec.hosts.get(host, LOOPBACK), spec.agent_port)
+            yield Listener(address, ("agent_port",), (host,), (("hosts", host),))
     yield from _routed(spec, tuple(spec.routers) or everywhere)
     yield from _run(spec)
     for name, cluster in spec.clusters.items():
         for number, node in enumerate(cluster.nodes):
-            yield Listener(node.address, ("services", name, "nodes", number, "address"), (node.host or LOCAL,))
+            at: Path = ("services", name, "nodes", number)
+            yield Listener(node.address, (*at, "address"), (node.host or LOCAL,), ((*at, "host"),))
 
 
 def _routed(spec: SpecShape, routers: tuple[str, ...]) -> Iterator[Listener]:
     for name, service in spec.services.items():
         for at, address in service.dialled():
-            yield Listener(address, ("services", name, *at), routers)
+            yield Listener(address, ("services", name, *at), routers, (("routers",),))
 
 
 def _run(spec: SpecShape) -> Iterator[Listener]:
@@ -71,4 +74,5 @@ def _run(spec: SpecShape) -> Iterator[Listener]:
         for number, endpoint in enumerate(pool.endpoints):
             if endpoint.run:
                 host = hosts.get(endpoint.address.host, LOCAL)
-                yield Listener(endpoint.address, ("services", name, "endpoints", number, "address"), (host,))
+                at: Path = ("services", name, "endpoints", number, "address")
+                yield Listener(endpoint.address, at, (host,), (("hosts", host),))

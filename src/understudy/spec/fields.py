@@ -208,7 +208,7 @@ _ADDRESS_SCHEMA = {
     "type": "string",
     "pattern": r"^([0-9]{1,3}(\.[0-9]{1,3}){3}|localhost|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$",
 }
-_IP_SCHEMA = {"type": "string", "pattern": r"^([0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)$"}
+_IP_SCHEMA = {"type": "string", "pattern": r"^([0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*)$"}
 _STATUS_SCHEMA = {
     "oneOf": [
         {"type": "integer", "minimum": 100, "maximum": 599},
