@@ -6,14 +6,29 @@ The parts are loaded when they are needed, so that the verbs that only talk to a
 import contextlib
 import ctypes
 import gc
+import hashlib
+import hmac
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from understudy.cli.app import main as command_line
 from understudy.control.view import Operator
-from understudy.core.model import Spec
+from understudy.core.model import LOCAL, EtcdStore, Spec, SqliteStore, TlsFiles
+from understudy.core.stateful import PostgresService
+from understudy.core.text import Address, Name
+
+if TYPE_CHECKING:
+    from understudy.control.clock import Clock
+    from understudy.control.clusters import Engines, Parts
+    from understudy.control.state_dir import StateDir
+    from understudy.router.base import Router
+    from understudy.store.base import Store
+    from understudy.store.etcd_wire import Login, Tls
 
 AGENT_LOG = "agent.log"
 GARBAGE = (10_000, 50, 100)
@@ -29,36 +44,44 @@ LARGE_BYTES = 131_072
 
 def main() -> None:
     """Entry point of `understudy`."""
-    command_line(open_agent)
+    command_line(lambda host: partial(open_agent, host=host))
 
 
 @asynccontextmanager
-async def open_agent(spec: Spec, state_dir: Path) -> AsyncIterator[Operator]:
-    """An agent with its API, running for as long as the block lasts; what it started ends with it. Raises Refused.
+async def open_agent(spec: Spec, state_dir: Path, *, host: Name | None) -> AsyncIterator[Operator]:
+    """An agent with its API, running for as long as the block lasts. Raises Refused.
 
+    host None: this is the only machine, and what was started ends with the agent; one of several hosts only lets go.
     The order matters: what can refuse without having touched anything comes first.
     """
     from understudy.api.app import create_app
     from understudy.api.server import bind, serving
     from understudy.control.agent import Agent
     from understudy.control.clock import SystemClock
+    from understudy.control.joining import agree, cluster_key
+    from understudy.control.journal import Journal
     from understudy.control.logfile import log_to
     from understudy.control.state_dir import StateDir
-    from understudy.router.haproxy import HAProxyRouter
-    from understudy.router.layout import Layout
-    from understudy.store.sqlite import SqliteStore
+    from understudy.control.versions import Versions
 
     # What a large cluster is made of lives long, and its looks replace each other without a cycle: looking through all
     # of it again and again for garbage would hold up orders for tens of milliseconds.
     gc.set_threshold(*GARBAGE)
     sys.setswitchinterval(SWITCH_S)
     _give_back_memory()
+    clock = SystemClock()
     with StateDir(state_dir) as place, closing(bind(spec.api)) as listener, log_to(place.path / AGENT_LOG):
-        store = await SqliteStore.open(place.store)
+        store = await _open_store(spec, place)
         try:
-            router = HAProxyRouter(Layout(place.router))
+            router = _router(spec, place, host or LOCAL)
+            engines = None
+            if spec.clusters or spec.hosts:
+                key = await cluster_key(store, place.key, clock)
+                engines = _engines(spec, place, host or LOCAL, key, router, clock)
+            if spec.hosts:
+                await agree(spec, Versions(store, Journal(store)), place.agreed, clock)
             async with (
-                Agent(spec, place.run, store, router, SystemClock()) as agent,
+                Agent(spec, place.run, store, router, clock, engines) as agent,
                 serving(create_app(agent), listener),
             ):
                 gc.collect()
@@ -66,6 +89,101 @@ async def open_agent(spec: Spec, state_dir: Path) -> AsyncIterator[Operator]:
                 yield agent
         finally:
             await store.close()
+
+
+async def _open_store(spec: Spec, place: "StateDir") -> "Store":
+    """The store that the spec names; an etcd may be away."""
+    from understudy.control.reopening import ReopeningStore
+    from understudy.store.etcd import EtcdSettings
+    from understudy.store.etcd import EtcdStore as Etcd
+    from understudy.store.sqlite import SqliteStore as Sqlite
+
+    wanted = spec.store
+    if isinstance(wanted, SqliteStore):
+        return await Sqlite.open(place.store)
+    endpoints = tuple(str(endpoint) for endpoint in wanted.endpoints)
+    settings = EtcdSettings(endpoints, spec.cluster, _tls(spec, wanted.tls), _login(spec, wanted))
+    return ReopeningStore(await Etcd.open(settings), partial(Etcd.open, settings))
+
+
+def _tls(spec: Spec, files: TlsFiles | None) -> "Tls | None":
+    from understudy.store.etcd_wire import Tls
+
+    if files is None:
+        return None
+    ca, certificate, key = (Path(spec.directory, name) if name else None for name in (files.ca, files.certificate, files.key))
+    return Tls(ca or Path(spec.directory, files.ca), certificate, key)
+
+
+def _login(spec: Spec, wanted: EtcdStore) -> "Login | None":
+    from understudy.spec.secrets import resolve
+    from understudy.store.etcd_wire import Login
+
+    if wanted.username is None or wanted.password is None:
+        return None
+    return Login(wanted.username, partial(resolve, wanted.password, spec.directory, os.environ))
+
+
+def _router(spec: Spec, place: "StateDir", host: Name) -> "Router":
+    """HAProxy, where this host runs a router."""
+    from understudy.router.haproxy import HAProxyRouter
+    from understudy.router.idle import IdleRouter
+    from understudy.router.layout import Layout
+
+    return HAProxyRouter(Layout(place.router)) if host in spec.router_hosts else IdleRouter()
+
+
+def _engines(  # noqa: PLR0917  # all that engines are put together from
+    spec: Spec, place: "StateDir", host: Name, key: bytes, router: "Router", clock: "Clock"
+) -> "Engines":
+    """What the agent needs for its clusters."""
+    from understudy.control.clusters import Engines
+
+    agents = {one.name: Address(one.address, spec.agent_port) for one in spec.hosts}
+    agents = agents or {LOCAL: Address("127.0.0.1", spec.agent_port)}
+    return Engines(
+        host=host,
+        assemble=partial(_assemble, spec, place, host, key, clock),
+        router=router if host in spec.router_hosts else None,
+        listen=agents[host],
+        agents=agents,
+        key=key,
+    )
+
+
+def _assemble(  # noqa: PLR0917  # all that a cluster's parts are put together from
+    spec: Spec, place: "StateDir", host: Name, key: bytes, clock: "Clock", service: PostgresService
+) -> "Parts":
+    """The nodes of this host, each with its driver, its guard and what it remembers."""
+    from understudy.control.cluster.guarded import GuardedEngine
+    from understudy.control.cluster.node_state import FileDisk
+    from understudy.control.cluster.ports import OwnNode
+    from understudy.control.clusters import Parts
+    from understudy.drivers.postgres.driver import CAPABILITIES, PostgresDriver
+    from understudy.drivers.postgres.prober import PostgresProber
+    from understudy.drivers.postgres.tools import Account
+
+    account = Account.named("postgres") if os.geteuid() == 0 else Account.own()
+    password = _superuser_password(spec, service, key)
+    place.keep_password(service.name, service.superuser.name, password)
+    own = []
+    for engine in service.nodes:
+        if engine.node.host == host:
+            data, process = place.data(engine.data), GuardedEngine(place.guard(service.name, engine.name), clock)
+            driver = PostgresDriver(
+                service, engine.name, data=data, process=process, account=account, password=password
+            )
+            own.append(OwnNode(engine.node, driver, process, FileDisk(data.with_name(f"{data.name}.node"))))
+    return Parts(tuple(own), PostgresProber(service), CAPABILITIES)
+
+
+def _superuser_password(spec: Spec, service: PostgresService, key: bytes) -> str:
+    """Where the spec says; else one that every agent of the cluster works out alike."""
+    from understudy.spec.secrets import resolve
+
+    if service.superuser.password:
+        return resolve(service.superuser.password, spec.directory, os.environ)
+    return hmac.new(key, f"superuser of {service.name}".encode(), hashlib.sha256).hexdigest()
 
 
 def _give_back_memory() -> None:

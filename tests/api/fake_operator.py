@@ -5,20 +5,28 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from understudy.control.view import (
+    ClusterStatus,
     EndpointStatus,
+    Foretold,
+    LastFailover,
+    NodeStatus,
     Progress,
     RouterStatus,
     ServiceStatus,
     SpecChange,
     Status,
     Version,
+    Wish,
 )
+from understudy.core.cluster_why import NodeHealth
 from understudy.core.errors import Refused
 from understudy.core.events import Entry, Event, EventKind
 from understudy.core.model import Group, Kind
 from understudy.core.objectives import Objectives, ServiceHealth
 from understudy.core.pools import Admin, Oper
+from understudy.core.report import Running
 from understudy.core.text import Name
+from understudy.core.what_if import Mishap
 
 STARTED_WALL_S = 1_700_000_000.0
 
@@ -59,11 +67,50 @@ def service(name: str = "web", health: ServiceHealth = ServiceHealth.UP, endpoin
     return ServiceStatus(**(fields | changes))
 
 
+def node(name: str, role: str = "standby", **changes) -> NodeStatus:
+    fields = {
+        "name": name,
+        "host": "local",
+        "address": "127.0.0.1:15432",
+        "role": role,
+        "health": NodeHealth.UP,
+        "running": Running.UP,
+        "timeline": "3",
+        "position": "3/4711",
+        "lag_bytes": 0,
+        "sync": role == "standby",
+        "follows": "a" if role == "standby" else None,
+        "reason": f"{name} does its duty.",
+    }
+    return NodeStatus(**(fields | changes))
+
+
+def cluster(name: str = "orders", health: ServiceHealth = ServiceHealth.UP, **changes) -> ClusterStatus:
+    fields = {
+        "name": name,
+        "kind": "postgres",
+        "write": "127.0.0.1:6432",
+        "read": "127.0.0.1:6433",
+        "health": health,
+        "phase": "steady",
+        "epoch": 3,
+        "primary": "a",
+        "durability": "zero_loss, 1 of the standbys",
+        "steward": "local",
+        "nodes": (node("a", "primary"), node("b"), node("c", lag_bytes=120)),
+        "last_failover": LastFailover(3, 0.01, 0.02, 0.03, 0.04, 0.05, 0, "everything is there"),
+        "unblock": None,
+        "reason": "a is primary in epoch 3 (steady).",
+    }
+    return ClusterStatus(**(fields | changes))
+
+
 @dataclass
 class FakeOperator:
     """Fulfils control.view.Operator."""
 
     services: tuple[ServiceStatus, ...] = (service(),)
+    clusters: tuple[ClusterStatus, ...] = ()
     entries: list[Entry] = field(default_factory=list)
     asked: list[tuple] = field(default_factory=list)
     fault: Exception | None = None
@@ -84,7 +131,7 @@ class FakeOperator:
         if isinstance(self.fault, RuntimeError):
             raise self.fault
         router = RouterStatus(4711, 1, healthy=True, reason="the router does what is desired")
-        return Status("shop", 3, STARTED_WALL_S, STARTED_WALL_S + 7200.0, router, self.services)
+        return Status("shop", 3, STARTED_WALL_S, STARTED_WALL_S + 7200.0, router, self.services, self.clusters)
 
     def _ask(self, *verb, endpoint: str | None = None) -> None:
         self.asked.append(verb)
@@ -124,6 +171,22 @@ class FakeOperator:
     async def failover(self, service: str) -> str:
         self._ask("failover", service)
         return f"{service} moves to its backup group"
+
+    async def ask(self, service: str, wish: Wish) -> str:
+        self.asked.append(("ask", service, wish))
+        if self.fault:
+            raise self.fault
+        return f"The {wish.kind} of {service} is done."
+
+    async def what_if(self, node: str, service: str | None) -> tuple[Foretold, ...]:
+        self.asked.append(("what_if", node, service))
+        if self.fault:
+            raise self.fault
+        engine = Foretold(node, Mishap.ENGINE, "b", 0.25, 0, f"b would take over from {node} after about 0.2 s.")
+        return (engine, Foretold(node, Mishap.HOST, None, None, None, f"Nobody would take over from {node}."))
+
+    async def decision(self, number: int) -> tuple[Entry, ...]:
+        return tuple(entry for entry in self.entries if entry.number == number)
 
     async def failback(self, service: str) -> str:
         self._ask("failback", service)

@@ -2,7 +2,7 @@
 
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families as parse
-from tests.api.fake_operator import FakeOperator, endpoint, service
+from tests.api.fake_operator import FakeOperator, cluster, endpoint, service
 
 from understudy.api.app import create_app
 from understudy.core.objectives import Objectives, ServiceHealth
@@ -18,7 +18,8 @@ ILL = service(
 
 
 def scrape():
-    client = TestClient(create_app(FakeOperator(services=(service(), ILL))), base_url="http://127.0.0.1")
+    operator = FakeOperator(services=(service(), ILL), clusters=(cluster("ledger"),))
+    client = TestClient(create_app(operator), base_url="http://127.0.0.1")
     return client.get("/metrics")
 
 
@@ -40,6 +41,11 @@ def test_every_figure_of_the_view_model_is_there():
     assert value["understudy_endpoint_ejected", "b", "orders"] == 1
     assert value["understudy_endpoint_sessions", "w1", "web"] == 3
     assert value["understudy_endpoint_requests_total", "w1", "web"] == 1200
+    assert value["understudy_cluster_phase", "steady", "ledger"] == 1
+    assert value["understudy_cluster_writable", "ledger"] == 1
+    assert round(value["understudy_cluster_failover_seconds", "ledger"], 3) == 0.15
+    assert value["understudy_node_primary", "a", "ledger"] == 1
+    assert value["understudy_node_lag_bytes", "c", "ledger"] == 120
     assert value["understudy_router_workers",] == 1
     (agent,) = families["understudy_agent_info"].samples
     assert agent.labels["cluster"] == "shop"

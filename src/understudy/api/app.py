@@ -16,12 +16,14 @@ from starlette.exceptions import HTTPException
 from understudy.api.gate import Gate
 from understudy.api.metrics import CONTENT_TYPE, exposition
 from understudy.api.stream import journal_stream
-from understudy.control.view import JournalEntry, Operator, Progress, SpecChange, Status, Version
+from understudy.control.view import Foretold, JournalEntry, Operator, Progress, SpecChange, Status, Version, Wish
 from understudy.core.errors import Fault, Refused
 from understudy.core.model import MAX_WEIGHT
 from understudy.core.pools import Admin
+from understudy.core.record import RequestKind
 
 EVENTS_MAX = 1000
+Name48 = Annotated[str, Field(max_length=48)]
 
 
 class Body(BaseModel):
@@ -40,6 +42,18 @@ class WeightOrder(Body):
     """The weight that an endpoint is to have from now on."""
 
     weight: Annotated[int, Field(ge=0, le=MAX_WEIGHT)]
+
+
+class WishOrder(Body):
+    """What a person asks of a cluster: `failover`, `switchover`, `pause`, `resume` or `rebuild`."""
+
+    kind: Annotated[RequestKind, Field(strict=False)]
+    node: Name48 | None = None
+    """Whom to switch over to (none: the best), or to rebuild."""
+    accept_loss: bool = False
+    """failover: promote the best that is left, whatever it lacks; rebuild: even where no copy of the old data fits."""
+    sworn_dead: Name48 | None = None
+    """failover: this node's machine is off; a person has looked."""
 
 
 class Nothing(Body):
@@ -131,6 +145,11 @@ def _reading(operator: Operator) -> APIRouter:
         """Why the service is as it is."""
         return Reasons(service=service, reasons=await operator.why(service))
 
+    @router.get("/what-if/{node}", responses=_refused(409, 503))
+    async def what_if(node: str, service: str | None = None) -> tuple[Foretold, ...]:
+        """What would happen if this node's engine died now, and if its machine were lost."""
+        return await operator.what_if(node, service)
+
     @router.get("/services/{service}/endpoints/{endpoint}/drain", responses=_refused(404, 409, 503))
     async def progress(service: str, endpoint: str) -> Progress:
         """How far a drain has come, and whether the endpoint may be stopped now."""
@@ -144,6 +163,11 @@ def _reading(operator: Operator) -> APIRouter:
     ) -> tuple[JournalEntry, ...]:
         """Entries of the journal, oldest first."""
         return tuple(JournalEntry.of(entry) for entry in await operator.events(after, limit, service))
+
+    @router.get("/events/{number}/decision", responses=_refused(409, 503))
+    async def decision(number: int) -> tuple[JournalEntry, ...]:
+        """All entries of the failover that this one belongs to: evidence, candidates and refusals, timings, loss."""
+        return tuple(JournalEntry.of(entry) for entry in await operator.decision(number))
 
     @router.get(
         "/events/stream",
@@ -187,8 +211,14 @@ def _verbs(operator: Operator) -> APIRouter:
 
     @router.post("/services/{service}/failover", responses=_refused(404))
     async def failover(service: str, _order: Nothing) -> Reason:
-        """Move the service's traffic to its backup group."""
+        """Move a pool's traffic to its backup group; let another node of a cluster take over."""
         return Reason(reason=await operator.failover(service))
+
+    @router.post("/services/{service}/wishes", responses=_refused(404))
+    async def ask(service: str, order: WishOrder) -> Reason:
+        """Ask something of a cluster, and wait for what comes of it."""
+        wish = Wish(order.kind, order.node, order.accept_loss, order.sworn_dead)
+        return Reason(reason=await operator.ask(service, wish))
 
     @router.post("/services/{service}/failback", responses=_refused(404))
     async def failback(service: str, _order: Nothing) -> Reason:
@@ -229,10 +259,12 @@ class _Refusals:
         if "service" not in params:
             return False
         try:
-            services = (await self.operator.status()).services
+            status = await self.operator.status()
         except Refused:
             return False
-        service = next((each for each in services if each.name == params["service"]), None)
+        if any(each.name == params["service"] for each in status.clusters):
+            return "endpoint" in params
+        service = next((each for each in status.services if each.name == params["service"]), None)
         if service is None or "endpoint" not in params:
             return service is None
         return all(each.name != params["endpoint"] for each in service.endpoints)

@@ -8,11 +8,12 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from understudy.control.view import EndpointStatus, ServiceStatus, Status
+from understudy.control.view import ClusterStatus, EndpointStatus, NodeStatus, ServiceStatus, Status
+from understudy.core.cluster_why import NodeHealth
 from understudy.core.objectives import ServiceHealth
 from understudy.core.pools import Oper
 
-Subject = TypeVar("Subject", Status, ServiceStatus, EndpointStatus)
+Subject = TypeVar("Subject", Status, ServiceStatus, EndpointStatus, ClusterStatus, NodeStatus)
 Family = type[GaugeMetricFamily] | type[CounterMetricFamily]
 
 
@@ -87,6 +88,30 @@ ENDPOINT: tuple[Figure[EndpointStatus], ...] = (
 )  # fmt: skip
 
 
+CLUSTER: tuple[Figure[ClusterStatus], ...] = (
+    Figure(GAUGE, "understudy_cluster_writable", "1 when the cluster's primary takes writes, else 0.",
+           lambda cluster: cluster.health in (ServiceHealth.UP, ServiceHealth.DEGRADED)),
+    Figure(GAUGE, "understudy_cluster_epoch", "Number of the cluster's epoch: +1 with each new primary.",
+           lambda cluster: cluster.epoch),
+    Figure(GAUGE, "understudy_cluster_blocked", "1 while a person must decide, else 0.",
+           lambda cluster: cluster.unblock is not None),
+    Figure(GAUGE, "understudy_cluster_failover_seconds", "How long the last failover or switchover took in all.",
+           lambda cluster: cluster.last_failover.took_s if cluster.last_failover else None),
+    Figure(GAUGE, "understudy_cluster_lost_bytes", "What the last failover lost; absent when that is not known.",
+           lambda cluster: cluster.last_failover.lost_bytes if cluster.last_failover else None),
+)  # fmt: skip
+
+NODE: tuple[Figure[NodeStatus], ...] = (
+    Figure(GAUGE, "understudy_node_up", "1 when the node is believed to be up, else 0.",
+           lambda node: node.health is NodeHealth.UP),
+    Figure(GAUGE, "understudy_node_primary", "1 for the primary, else 0.", lambda node: node.role == "primary"),
+    Figure(GAUGE, "understudy_node_sync", "1 when commits count on the node, else 0.", lambda node: node.sync),
+    Figure(GAUGE, "understudy_node_lag_bytes",
+           "How much of the primary's history the node lacks; absent when that is not known.",
+           lambda node: node.lag_bytes),
+)  # fmt: skip
+
+
 def families(status: Status, agent_version: str) -> Iterator[Metric]:
     """Every metric family of the status, one after the other, each complete with its help text."""
     agent = {"cluster": status.cluster, "version": agent_version}
@@ -113,6 +138,22 @@ def families(status: Status, agent_version: str) -> Iterator[Metric]:
     )
     for of_endpoint in ENDPOINT:
         yield _family(of_endpoint, ["service", "endpoint"], endpoints)
+    yield from _of_clusters(status)
+
+
+def _of_clusters(status: Status) -> Iterator[Metric]:
+    clusters = [([each.name], each) for each in status.clusters]
+    yield _state(
+        "understudy_cluster_phase",
+        "1 for the phase in which the cluster's failover stands.",
+        ["service", "phase"],
+        ([*labels, cluster.phase] for labels, cluster in clusters),
+    )
+    for of_cluster in CLUSTER:
+        yield _family(of_cluster, ["service"], clusters)
+    nodes = [([cluster.name, each.name], each) for cluster in status.clusters for each in cluster.nodes]
+    for of_node in NODE:
+        yield _family(of_node, ["service", "node"], nodes)
 
 
 def exposition(status: Status, agent_version: str) -> Iterator[bytes]:

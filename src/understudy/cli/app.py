@@ -15,9 +15,12 @@ import typer
 from understudy.core.errors import Refused
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from understudy.cli.client import Client
     from understudy.cli.up import Opener
     from understudy.core.model import Spec
+    from understudy.core.text import Name
 
 app = typer.Typer(
     help="Keeps your services available: balances, watches, fails over, and says why.",
@@ -51,9 +54,38 @@ def up(
     from understudy.cli import up as verb
     from understudy.cli.places import state_home
 
-    opener: Opener = context.obj
     known = _read(spec)
-    verb.up(known, state_dir or state_home() / known.cluster, opener)
+    if known.hosts:
+        raise Refused(f"{spec} names hosts: run `understudy agent {spec} --host NAME` on each of them")
+    openers: Callable[[Name | None], Opener] = context.obj
+    verb.up(known, state_dir or state_home() / known.cluster, openers(None))
+
+
+@app.command(rich_help_panel="Running")
+def agent(
+    context: typer.Context,
+    spec: SpecFile,
+    host: Annotated[str, typer.Option(metavar="NAME", help="Which of the spec's hosts this machine is.")],
+    state_dir: Annotated[
+        Path | None,
+        typer.Option(help="Where everything that it owns is kept.", show_default="/var/lib/understudy/CLUSTER as root"),
+    ] = None,
+) -> None:
+    """Run this host's part of a spec with several hosts; Ctrl-C ends the agent alone, and everything goes on."""
+    from understudy.cli import up as verb
+    from understudy.cli.places import state_home
+
+    known = _read(spec)
+    here = known.host(host)
+    if here is None:
+        named = ", ".join(one.name for one in known.hosts)
+        raise Refused(
+            f"{spec} has no host {host!r}: it names {named}"
+            if named
+            else f"{spec} names no hosts: run `understudy up {spec}`, or give it `hosts:`"
+        )
+    openers: Callable[[Name | None], Opener] = context.obj
+    verb.up(known, state_dir or state_home() / known.cluster, openers(here.name))
 
 
 @app.command(rich_help_panel="Running")
@@ -64,7 +96,8 @@ def validate(spec: SpecFile) -> None:
     known = _read(spec)
     services = counted(len(known.services), "service")
     endpoints = counted(sum(len(service.endpoints) for service in known.services), "endpoint")
-    typer.echo(f"{spec} is good: cluster {known.cluster}, {services}, {endpoints}")
+    clusters = f", {counted(len(known.clusters), 'stateful service')}" if known.clusters else ""
+    typer.echo(f"{spec} is good: cluster {known.cluster}, {services}, {endpoints}{clusters}")
 
 
 @app.command(rich_help_panel="Running")
@@ -154,16 +187,23 @@ def status(
 
 
 @app.command(rich_help_panel="Seeing")
-def events(
+def events(  # noqa: PLR0917  # typer gives each option by name
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
     limit: Annotated[int, typer.Option("-n", min=1, max=1000, metavar="N", help="How many of the newest.")] = 50,
     service: Annotated[str | None, typer.Option("--service", metavar="SERVICE", help="Only of this service.")] = None,
+    show: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="ID", help="All of the failover that the entry of this number belongs to."),
+    ] = None,
     as_json: AsJson = False,
     api: Api = HERE,
 ) -> None:
     """Show what happened, oldest first; with --json one object a line."""
     from understudy.cli import seeing
 
+    if show is not None:
+        seeing.decision(_client(api), show, as_json=as_json)
+        return
     with _until_interrupted():
         seeing.events(_client(api), follow=follow, as_json=as_json, service=service, limit=limit)
 
@@ -176,10 +216,72 @@ def why(service: Service, as_json: AsJson = False, api: Api = HERE) -> None:
     seeing.why(_client(api), service, as_json=as_json)
 
 
+@app.command("what-if", rich_help_panel="Seeing")
+def what_if(
+    node: Annotated[str, typer.Argument(metavar="NODE", help="A node of a cluster; SERVICE/NODE where names repeat.")],
+    as_json: AsJson = False,
+    api: Api = HERE,
+) -> None:
+    """Say what would happen if this node died now: who takes over, how soon, and what would be lost."""
+    from understudy.cli import seeing
+
+    service, _, name = node.rpartition("/")
+    seeing.what_if(_client(api), name, service or None, as_json=as_json)
+
+
 @app.command(rich_help_panel="Operating")
-def failover(service: Service, api: Api = HERE) -> None:
-    """Move a service's traffic to its backup group."""
-    _order(api, "services", service, "failover")
+def failover(
+    service: Service,
+    accept_loss: Annotated[
+        bool, typer.Option("--accept-loss", help="Cluster: promote the best that is left, whatever it lacks.")
+    ] = False,
+    sworn_dead: Annotated[
+        str | None, typer.Option(metavar="NODE", help="Cluster: this node's machine is off; you have looked.")
+    ] = None,
+    api: Api = HERE,
+) -> None:
+    """Move a pool's traffic to its backup group; let another node of a cluster take over."""
+    if accept_loss or sworn_dead:
+        _ask(api, service, kind="failover", accept_loss=accept_loss, sworn_dead=sworn_dead)
+    else:
+        _order(api, "services", service, "failover")
+
+
+@app.command(rich_help_panel="Operating")
+def switchover(
+    service: Service,
+    node: Annotated[
+        str | None, typer.Argument(metavar="NODE", help="Who is to take over; the best, if not given.")
+    ] = None,
+    api: Api = HERE,
+) -> None:
+    """Let another node of a cluster take over, both alive, nothing lost; clients wait meanwhile."""
+    _ask(api, service, kind="switchover", node=node)
+
+
+@app.command(rich_help_panel="Operating")
+def pause(service: Service, api: Api = HERE) -> None:
+    """Do nothing to a cluster any more, but the self-fence, until `resume`."""
+    _ask(api, service, kind="pause")
+
+
+@app.command(rich_help_panel="Operating")
+def resume(service: Service, api: Api = HERE) -> None:
+    """End a `pause`."""
+    _ask(api, service, kind="resume")
+
+
+@app.command(rich_help_panel="Operating")
+def rebuild(
+    service: Service,
+    node: Annotated[str, typer.Argument(metavar="NODE")],
+    accept_loss: Annotated[
+        bool, typer.Option("--accept-loss", help="Also where there is no room to keep the node's old data.")
+    ] = False,
+    api: Api = HERE,
+) -> None:
+    """Copy a standby's data anew from the primary; the old data is kept."""
+    _ask(api, service, kind="rebuild", node=node, accept_loss=accept_loss)
 
 
 @app.command(rich_help_panel="Operating")
@@ -227,7 +329,7 @@ def weight(
     _order(api, "services", service, "endpoints", endpoint, "weight", weight=share)
 
 
-def main(open_agent: "Opener") -> None:
+def main(open_agent: "Callable[[Name | None], Opener]") -> None:
     """Run the verb that the arguments name, and end the process with its exit code: 0 done, 1 refused, 2 usage."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):
@@ -261,6 +363,11 @@ def _order(api: str, *steps: str, **body: object) -> None:
     from understudy.cli.words import plain
 
     typer.echo(plain(_client(api).post(*steps, **body)["reason"]))
+
+
+def _ask(api: str, service: str, **wish: object) -> None:
+    """Ask something of a cluster."""
+    _order(api, "services", service, "wishes", **{name: value for name, value in wish.items() if value})
 
 
 @contextlib.contextmanager

@@ -9,11 +9,13 @@ from rich.text import Text
 from understudy.cli.client import Client, understood
 from understudy.cli.screen import console, print_json
 from understudy.cli.tables import status_view
-from understudy.cli.words import journal_line, moment, plain
-from understudy.control.view import JournalEntry, SpecChange, Status, Version
+from understudy.cli.words import duration, journal_line, moment, number, plain
+from understudy.control.view import Foretold, JournalEntry, SpecChange, Status, Version
 from understudy.core.errors import Refused
+from understudy.core.what_if import Mishap
 
 WATCH_EVERY_S = 1.0
+_IF_LOST = {Mishap.ENGINE: "If {}'s engine died now", Mishap.HOST: "If {}'s machine were lost now"}
 
 
 def status(client: Client, *, as_json: bool, watch: bool) -> None:
@@ -66,6 +68,35 @@ def why(client: Client, service: str, *, as_json: bool) -> None:
     screen = console()
     for reason in answer["reasons"]:
         screen.print(plain(reason), soft_wrap=True)
+    return None
+
+
+def what_if(client: Client, node: str, service: str | None, *, as_json: bool) -> None:
+    """What the loss of a node's engine, and of its machine, would mean now."""
+    answer = client.get("what-if", node, service=service)
+    if as_json:
+        return print_json(answer)
+    screen = console()
+    foretold: tuple[Foretold, ...] = understood(tuple[Foretold, ...], answer)
+    for one in foretold:
+        screen.print(f"{_IF_LOST[one.mishap].format(one.node)}: {plain(one.reason)}", soft_wrap=True)
+        rto = "a person must decide" if one.rto_s is None else duration(one.rto_s)
+        rpo = "not known" if one.lost_bytes is None else f"{number(one.lost_bytes)} bytes"
+        screen.print(f"  expected RTO {rto}, RPO {rpo}", soft_wrap=True)
+    return None
+
+
+def decision(client: Client, entry: int, *, as_json: bool) -> None:
+    """All of the failover that a journal entry belongs to: why, who was considered, how long, what was lost."""
+    answers = client.get("events", str(entry), "decision")
+    if as_json:
+        return print_json(answers)
+    screen = console()
+    for answer in answers:
+        told: JournalEntry = understood(JournalEntry, answer)
+        screen.print(journal_line(told), soft_wrap=True)
+        for name, value in told.data.items():
+            screen.print(f"    {name}: {plain(str(value))}", soft_wrap=True)
     return None
 
 

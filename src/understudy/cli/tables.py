@@ -11,25 +11,13 @@ from rich.console import Group as Stack
 from rich.table import Table
 from rich.text import Text
 
+from understudy.cli.cluster_tables import cluster_view
+from understudy.cli.styles import STYLES
 from understudy.cli.words import counted, duration, number, plain
 from understudy.control.view import EndpointStatus, ServiceStatus, Status
 from understudy.core.model import Group
 from understudy.core.objectives import Objectives, ServiceHealth
 from understudy.core.pools import Admin, Oper
-
-STYLES = {
-    ServiceHealth.UP: "bold green",
-    ServiceHealth.DEGRADED: "bold yellow",
-    ServiceHealth.DOWN: "bold white on red",
-    ServiceHealth.UNKNOWN: "bold yellow",
-    Oper.UP: "green",
-    Oper.STARTING: "yellow",
-    Oper.DOWN: "bold red",
-    Oper.MAINT: "cyan",
-    Oper.DRAIN: "cyan",
-    Oper.UNKNOWN: "yellow",
-}
-
 
 SHOWN_IN_FULL = 20
 """How many services have a table; those come first that are not well, and all others have a line."""
@@ -54,6 +42,8 @@ def status_view(status: Status, width: int) -> Stack:
             parts += [Text(), *_service(service, status.now_wall_s, width)]
         else:
             parts.append(_brief(service))
+    for cluster in status.clusters:
+        parts += [Text(), *cluster_view(cluster, width)]
     return Stack(*parts, Text(), _summary(status))
 
 
@@ -154,10 +144,11 @@ def objectives_line(figures: Objectives) -> str:
 
 
 def _summary(status: Status) -> Text:
-    count = Counter(service.health for service in status.services)
+    everything = [(each.name, each.health) for each in (*status.services, *status.clusters)]
+    count = Counter(health for _, health in everything)
     told = ", ".join(f"{number(count[health])} {health}" for health in ServiceHealth if count[health])
-    summary = Text(f"{counted(len(status.services), 'service')}: {told or 'none'}")
-    ill = [service.name for service in status.services if service.health is not ServiceHealth.UP]
+    summary = Text(f"{counted(len(everything), 'service')}: {told or 'none'}")
+    ill = [name for name, health in everything if health is not ServiceHealth.UP]
     if ill:
         summary.append(f"; `understudy why {ill[0]}` says more", "yellow")
     return summary

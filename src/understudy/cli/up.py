@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from understudy.cli.words import counted, journal_line, plain, url
-from understudy.control.view import JournalEntry, Operator, ServiceStatus, Status
+from understudy.control.view import ClusterStatus, JournalEntry, Operator, ServiceStatus, Status
 from understudy.core.errors import Refused
 from understudy.core.model import Kind, Spec
 from understudy.core.objectives import ServiceHealth
@@ -59,7 +59,7 @@ async def _live(spec: Spec, state_dir: Path, open_agent: Opener) -> None:
         try:
             await asyncio.gather(_show_journal(operator), _show_ready(operator, spec))
         finally:
-            _say("ending what was started")
+            _say("the agent ends, everything else goes on" if spec.hosts else "ending what was started")
 
 
 async def _show_journal(operator: Operator) -> None:
@@ -95,7 +95,9 @@ async def _show_ready(operator: Operator, spec: Spec) -> None:
         try:
             status = await operator.status()
             waiting = [
-                f"{each.name} ({plain(each.reason)})" for each in status.services if not is_ready(each, patient=patient)
+                f"{each.name} ({plain(each.reason)})"
+                for each in (*status.services, *status.clusters)
+                if not is_ready(each, patient=patient)
             ]
             if not waiting:
                 return _say(ready_line(status, str(spec.api)))
@@ -107,15 +109,16 @@ async def _show_ready(operator: Operator, spec: Spec) -> None:
         await asyncio.sleep(max(LOOK_EVERY_S, 20 * (time.monotonic() - looked_s)))  # a large cluster has other work now
 
 
-def is_ready(service: ServiceStatus, *, patient: bool) -> bool:
+def is_ready(service: ServiceStatus | ClusterStatus, *, patient: bool) -> bool:
     """Whether the service can be used; while we are patient, whether all of it is there."""
     return service.health is ServiceHealth.UP if patient else service.health in SERVING
 
 
 def ready_line(status: Status, api: str) -> str:
-    """Where to point a browser or curl."""
+    """Where to point a browser, curl or psql."""
     named = [f"{each.name} on {_where(each)} ({_up_of(each)})" for each in status.services[:NAMED_SERVICES]]
-    more = len(status.services) - len(named)
+    named += [f"{each.name} on {url(each.write, 'tcp')} (primary {each.primary})" for each in status.clusters]
+    more = len(status.services) + len(status.clusters) - len(named)
     services = ", ".join(named) + (f" and {counted(more, 'more service')}" if more else "")
     return f"ready: {services}; API and metrics on {url(api)}; Ctrl-C ends it"
 

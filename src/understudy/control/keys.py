@@ -11,6 +11,8 @@ VERSIONS = "spec/version/"
 TEXTS = "spec/text/"
 IN_FORCE = "spec/in_force"
 CLUSTERS = "clusters/"
+CLUSTER_KEY = "key"
+"""By which the agents of the cluster know each other."""
 
 _DIGITS = 16
 """Numbers have leading zeros, so that the order of keys is that of the numbers."""

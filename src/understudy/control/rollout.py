@@ -14,17 +14,19 @@ from dataclasses import replace
 from functools import partial
 
 from understudy.control.clock import Clock
+from understudy.control.clusters import Clusters
 from understudy.control.loop import Loop
 from understudy.control.supervisor import Job, Supervisor
 from understudy.control.versions import StoredSpec, Versions
 from understudy.control.view import SpecChange, Version
 from understudy.core.errors import Fault, Refused
 from understudy.core.events import Event, EventKind
-from understudy.core.model import Spec
+from understudy.core.model import LOCAL, Spec
 from understudy.core.pool_health import SERVING, kept_out
 from understudy.core.pools import Admin
 from understudy.core.routes import compile_routes
 from understudy.core.spec_changes import spec_changes
+from understudy.core.text import Name
 from understudy.core.words import count
 from understudy.router.base import Router
 from understudy.spec import read
@@ -49,6 +51,11 @@ def refuse_fixed(old: Spec, new: Spec) -> None:
             )
 
 
+def local_part(spec: Spec, host: Name) -> Spec:
+    """The spec as far as it concerns this host: pools are the business of hosts that run a router."""
+    return spec if host in spec.router_hosts else replace(spec, services=())
+
+
 def same_where_equal(old: Spec, new: Spec) -> Spec:
     """The new spec, with the old one's objects for services that did not change, so that comparing stays cheap."""
     known = {service.name: service for service in old.services}
@@ -61,21 +68,40 @@ def same_where_equal(old: Spec, new: Spec) -> Spec:
 class Rollout:
     """The way from one spec to another, for the parts of one agent."""
 
-    def __init__(self, loop: Loop, versions: Versions, router: Router, supervisor: Supervisor, clock: Clock) -> None:
+    def __init__(  # noqa: PLR0917  # its parts, each once
+        self,
+        loop: Loop,
+        versions: Versions,
+        router: Router,
+        supervisor: Supervisor,
+        clock: Clock,
+        clusters: Clusters | None = None,
+        host: Name = LOCAL,
+    ) -> None:
         self._loop = loop
         self._versions = versions
         self._router = router
         self._supervisor = supervisor
         self._clock = clock
+        self._clusters = clusters
+        self._host = host
+        self._whole: Spec
+        """The spec in force, all hosts' parts of it."""
 
     async def begin(self, spec: Spec) -> bool:
-        """Bring the spec that the agent was started with into force; True when a running router was adopted."""
+        """Bring the spec that the agent was started with into force; True when a running router was adopted.
+
+        Where other agents share the store, the one that is in force there is taken instead.
+        """
         async with self._loop.turn:
             in_force, newest = await self._in_force(), await self._newest()
             version = self._loop.version
-            if in_force is None or in_force.text != spec.text:
+            if spec.hosts and in_force is not None:
+                spec = await asyncio.to_thread(read, in_force.text, spec.directory, os.environ)
+            elif in_force is None or in_force.text != spec.text:
                 note = "first start" if newest is None else "the file had changed when the agent started"
                 version = (await self._store(spec.text, note, newest)).number
+            self._whole, spec = spec, local_part(spec, self._host)
             records = self._loop.records_under(spec)
             adopted = await self._router.start(compile_routes(spec, records))
             try:
@@ -93,7 +119,8 @@ class Rollout:
         """What applying this text would do; changes nothing."""
         async with self._loop.turn:
             spec = await self._read(text)
-            change = self._router.plan(compile_routes(spec, self._loop.records_under(spec)))
+            here = local_part(spec, self._host)
+            change = self._router.plan(compile_routes(here, self._loop.records_under(here)))
             return SpecChange(self._loop.version, None, self._sentences(spec), change.reload)
 
     async def apply(self, text: str) -> SpecChange:
@@ -117,6 +144,15 @@ class Rollout:
             spec = await self._read((await self._versions.get(target)).text)
             return await self._switch(spec, target, EventKind.SPEC_ROLLED_BACK)
 
+    async def take_over(self, version: int) -> None:
+        """Bring into force here what another agent has brought into force."""
+        async with self._loop.turn:
+            if version == self._loop.version:
+                return
+            spec = await self._read((await self._versions.get(version)).text)
+            await self._loop.load()
+            await self._switch(spec, version, None)
+
     async def versions(self) -> tuple[Version, ...]:
         """The versions in the store, newest first."""
         return await self._versions.list()
@@ -126,15 +162,17 @@ class Rollout:
 
         In a thread: a large one takes a third of a second, and hung servers must be cut meanwhile.
         """
-        old = self._loop.spec
+        old = self._whole
         new = await asyncio.to_thread(read, text, old.directory, os.environ)
         refuse_fixed(old, new)
         return same_where_equal(old, new)
 
-    async def _switch(self, spec: Spec, version: int, kind: EventKind) -> SpecChange:
+    async def _switch(self, whole: Spec, version: int, kind: EventKind | None) -> SpecChange:
+        """From the spec in force to this one; `kind` is what the journal calls it, None when it was told already."""
         old, before = self._loop.spec, self._loop.version
+        spec = local_part(whole, self._host)
         desired = compile_routes(spec, self._loop.records_under(spec))
-        plan = self._sentences(spec)
+        plan = self._sentences(whole)
         try:
             await self._empty(self._supervisor.unwanted(spec))
             change = await self._router.apply(desired)
@@ -143,13 +181,16 @@ class Rollout:
             self._loop.behind = True  # should it have got half-way, the next tick brings it back
             raise
         try:
-            await self._loop.enforce(spec, version, _applied(version, before, plan, kind))
+            await self._loop.enforce(spec, version, *([_applied(version, before, plan, kind)] if kind else []))
         except BaseException:
             self._loop.behind = True
             await self._router.apply(compile_routes(old, self._loop.records))
             raise
         self._loop.behind = False
+        self._whole = whole
         self._loop.tell_change(change)
+        if self._clusters is not None:
+            await self._clusters.change(whole.clusters)
         await self._supervisor.start_new(spec)
         await self._supervisor.prune(spec)
         for job in self._supervisor.outdated(spec):
@@ -200,7 +241,8 @@ class Rollout:
             await self._clock.sleep(POLL_S)
 
     def _sentences(self, spec: Spec) -> tuple[str, ...]:
-        return (*spec_changes(self._loop.spec, spec), *self._supervisor.plan(spec))
+        here = local_part(spec, self._host)
+        return (*spec_changes(self._whole, spec), *self._supervisor.plan(here))
 
     async def _store(self, text: str, note: str, newest: StoredSpec | None) -> Version:
         """A version with that text: the newest, if it never came into force and is the same, else a new one."""

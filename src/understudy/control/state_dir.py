@@ -20,7 +20,9 @@ TRAVERSE_ONLY = 0o711
 class StateDir:
     """A locked state directory; use it as a context manager. The lock falls with the process, however that ends.
 
-    Files in it: `store.db` (the store), `run/` (supervised endpoints: logs and state), `router/` (HAProxy's), `lock`.
+    In it: `store.db` (the store of one machine), `run/` (supervised endpoints: logs and state), `router/` (HAProxy's),
+    `data/` (engines' data whose path in the spec is relative), `guards/`, `SERVICE.pgpass` (how to enter a cluster),
+    `cluster.key` and `spec.agreed` (joining.py), `lock`.
     Raises Refused when another agent holds it, or when it cannot be made or written.
     """
 
@@ -43,6 +45,29 @@ class StateDir:
         """The router's own folder; router/layout.py says what is in it."""
         return self.path / "router"
 
+    @property
+    def key(self) -> Path:
+        """The cluster's key, as it was last seen in the store."""
+        return self.path / "cluster.key"
+
+    @property
+    def agreed(self) -> Path:
+        """The spec that was last agreed on with the other agents."""
+        return self.path / "spec.agreed"
+
+    def data(self, path: str) -> Path:
+        """Where an engine's data are, by their path in the spec."""
+        return self.path / "data" / path
+
+    def guard(self, service: str, node: str) -> Path:
+        """The directory of a node's guard."""
+        return self.path / "guards" / f"{service}-{node}"
+
+    def keep_password(self, service: str, user: str, password: str) -> None:
+        """Write down how to enter a cluster, in the form that PostgreSQL's own programs read (PGPASSFILE)."""
+        escaped = password.replace("\\", "\\\\").replace(":", "\\:")
+        replace_private(self.path / f"{service}.pgpass", f"*:*:*:{user}:{escaped}\n")
+
     def open(self) -> Self:
         """Make what is missing and take the lock."""
         try:
@@ -51,6 +76,8 @@ class StateDir:
             self._lock = self._locked()
             _make(self.run, OURS_ALONE)
             _make(self.router, TRAVERSE_ONLY if as_root else OURS_ALONE)
+            _make(self.path / "data", TRAVERSE_ONLY if as_root else OURS_ALONE)
+            _make(self.path / "guards", OURS_ALONE)
         except OSError as fault:
             self.close()
             raise Refused(self._sentence(fault)) from None
@@ -102,3 +129,13 @@ def _make(directory: Path, mode: int) -> None:
     if not directory.is_dir():
         directory.mkdir(mode=OURS_ALONE)
         directory.chmod(mode)
+
+
+def replace_private(path: Path, text: str) -> None:
+    """Replace the file as a whole; only its owner may read it."""
+    new = path.with_name(path.name + ".new")
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)

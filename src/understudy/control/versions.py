@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from understudy.control import keys
 from understudy.control.journal import Journal
+from understudy.control.records import InForce
 from understudy.control.view import Version
 from understudy.core.codec import decode, encode
 from understudy.core.errors import Refused
-from understudy.core.events import Event
+from understudy.core.events import Event, EventKind
 from understudy.store.base import Delete, Expect, Item, Put, Store
 
 LIMIT = 100
@@ -49,6 +50,27 @@ class Versions:
         """All that are kept, newest first."""
         items = (await self._store.list(keys.VERSIONS)).items
         return tuple(decode(Version, item.value) for item in reversed(items))
+
+    async def seed(self, text: str, wall_s: float) -> StoredSpec:
+        """The version in force; where there is none yet, this text becomes it, at once or not at all."""
+        while True:
+            item = await self._store.get(keys.IN_FORCE)
+            if item is not None:
+                return await self.get(decode(InForce, item.value).version)
+            first = Version(1, wall_s, "first start")
+            expects = [Expect(keys.IN_FORCE, 0), Expect(keys.version(1), 0)]
+            puts = [
+                Put(keys.IN_FORCE, encode(InForce(1))),
+                Put(keys.version(1), encode(first)),
+                Put(keys.version_text(1), zlib.compress(text.encode())),
+            ]
+            event = Event(EventKind.SPEC_APPLIED, "Version 1 of the spec is in force.", data=(("version", 1),))
+            outcome = await self._journal.commit(expects, puts, [event], wall_s=wall_s)
+            if not outcome.committed and await self._store.get(keys.IN_FORCE) is None:
+                raise Refused(
+                    "The store has versions of a spec and none that is in force, so nothing was started; "
+                    "put a backup of the store in place, or start with an empty one."
+                )
 
     async def add(
         self, text: str, note: str, *, after: int, wall_s: float, replaced: int = 0, events: Iterable[Event] = ()

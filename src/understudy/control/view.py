@@ -14,7 +14,7 @@ from understudy.core.objectives import Objectives, ServiceHealth
 from understudy.core.pools import Admin, Oper
 from understudy.core.record import RequestKind
 from understudy.core.report import Running
-from understudy.core.what_if import Forecast
+from understudy.core.what_if import Forecast, Mishap
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,11 @@ class LastFailover:
     route_s: float
     lost_bytes: int | None
     loss: str
+
+    @property
+    def took_s(self) -> float:
+        """All of it."""
+        return self.detect_s + self.confirm_s + self.fence_s + self.promote_s + self.route_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +201,25 @@ class Wish:
     sworn_dead: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Foretold:
+    """What would come of a mishap. rto_s None: a person must decide; lost_bytes None: it is not known."""
+
+    node: str
+    mishap: Mishap
+    winner: str | None
+    rto_s: float | None
+    lost_bytes: int | None
+    reason: str
+
+    @classmethod
+    def of(cls, forecast: Forecast) -> "Foretold":
+        """The same, flat."""
+        rto_s = None if forecast.rto_ms is None else forecast.rto_ms / 1000
+        lost_bytes = forecast.loss.bytes if forecast.loss else None
+        return cls(forecast.node, forecast.mishap, forecast.winner, rto_s, lost_bytes, forecast.reason)
+
+
 class Operator(Protocol):
     """What people may ask of the agent. Every verb raises Refused with one sentence when it will not or cannot."""
 
@@ -209,6 +233,10 @@ class Operator(Protocol):
 
     async def events(self, after: int, limit: int, service: str | None) -> tuple[Entry, ...]:
         """Journal entries numbered above `after`, oldest first; after=-1 asks for the newest `limit`."""
+        ...
+
+    async def decision(self, number: int) -> tuple[Entry, ...]:
+        """All entries of the failover that the journal entry of this number belongs to."""
         ...
 
     def follow(self, after: int) -> AsyncIterator[Entry]:
@@ -228,15 +256,18 @@ class Operator(Protocol):
         ...
 
     async def failover(self, service: str) -> str:
-        """Move the service's traffic to its backup group."""
+        """Move a pool's traffic to its backup group; let another node of a cluster take over."""
         ...
 
     async def ask(self, service: str, wish: Wish) -> str:
         """Ask something of a cluster, and wait for what comes of it; the answer is the sentence that says so."""
         ...
 
-    async def what_if(self, node: str, service: str | None) -> tuple[Forecast, ...]:
-        """What would happen if this node's engine died now, or its machine were lost; `service` tells namesakes apart."""
+    async def what_if(self, node: str, service: str | None) -> tuple[Foretold, ...]:
+        """What would happen if this node's engine died now, and if its machine were lost.
+
+        `service` tells namesakes apart.
+        """
         ...
 
     async def failback(self, service: str) -> str:

@@ -35,10 +35,12 @@ from understudy.control.keys import (
     cluster_router,
     cluster_steward,
 )
+from understudy.core.cluster_why import lag_bytes
 from understudy.core.clusters import Route, route_of
 from understudy.core.codec import encode
 from understudy.core.errors import Refused
 from understudy.core.record import ClusterRecord, DutyKind
+from understudy.core.report import ClusterView, streams
 from understudy.core.text import Name
 from understudy.store.base import Put, StoreFault
 
@@ -101,6 +103,29 @@ class ClusterLoop:
     def record(self) -> ClusterRecord | None:
         """What is in force here."""
         return self._record.newest
+
+    @property
+    def steward_host(self) -> str | None:
+        """The host whose agent decides at the moment; None when nobody holds the right."""
+        return self.steward.holder
+
+    def look(self) -> ClusterView:
+        """All that is seen of the cluster from here: what a decision would rest on."""
+        return self.steward.look(self._ports.clock.now().boot_s)
+
+    def may_serve(self, node: str, role: str, max_lag_bytes: int) -> bool:
+        """Whether a node of ours may be sent writes (`primary`) or reads (`standby`), by this host's own clock."""
+        keeper = next((one for one in self._keepers if one.state.name == node), None)
+        report = keeper.state.report if keeper is not None else None
+        if keeper is None or report is None:
+            return False
+        if role == "primary":
+            lease = keeper.state.lease
+            ours = lease.epoch == report.promoted_epoch and lease.deadline_s > self._ports.clock.now().boot_s
+            return ours and report.writable
+        behind = lag_bytes(self.look(), report.node)
+        near = behind is not None and behind <= max_lag_bytes
+        return role == "standby" and streams(report, report.streaming_from) and near
 
     def _refused(self) -> str:
         """Why we must not decide about what is in the store; told once each time that it changes."""

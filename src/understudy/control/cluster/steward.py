@@ -22,6 +22,7 @@ from understudy.control.cluster.reading import Reader, RecordReader
 from understudy.control.cluster.tenure import LeaseReader
 from understudy.control.keys import (
     cluster_commands,
+    cluster_primary,
     cluster_record,
     cluster_report,
     cluster_router,
@@ -104,6 +105,18 @@ class Steward:
     def holding(self) -> bool:
         """Whether we held the right when we last looked."""
         return self._held_until_s > self._ports.clock.now().boot_s
+
+    @property
+    def holder(self) -> str | None:
+        """The host that holds the right, as far as it is seen here."""
+        sight = self._lease.look()
+        return sight.lease.owner if sight is not None and sight.lease is not None else None
+
+    def look(self, now_s: float) -> ClusterView:
+        """What is seen of the cluster, for people and routers; nothing is decided by it."""
+        sight = self._primary_lease.look()
+        unread = LeaseSight(cluster_primary(self._service.name), None, 0, now_s)
+        return self._view(now_s, sight if sight is not None else unread)
 
     def tick(self, now: Now, refused: str) -> float:
         """Contend or renew; when steward, probe and decide. `refused`: why this agent must not; empty if it may."""

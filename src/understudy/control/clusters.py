@@ -1,0 +1,214 @@
+"""All clusters of one agent: a loop for each, and what people and other agents ask of them.
+
+What happens to a cluster is control/cluster/'s and core/'s. How an engine is reached is given by `Assemble`.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import structlog
+
+from understudy.control.clock import Clock
+from understudy.control.cluster.listener import AgentTransport, listening
+from understudy.control.cluster.loop import ClusterLoop, run, spawn
+from understudy.control.cluster.orders import Orders
+from understudy.control.cluster.picture import cluster_status
+from understudy.control.cluster.ports import OwnNode, Ports, PromiseRequest, Rerouter
+from understudy.control.journal import Journal
+from understudy.control.view import ClusterStatus, Wish
+from understudy.core.actions import Close, StopGracefully
+from understudy.core.cluster import Capabilities
+from understudy.core.cluster_why import cluster_why
+from understudy.core.errors import Refused
+from understudy.core.events import Entry, Event
+from understudy.core.stateful import PostgresService
+from understudy.core.text import Address, Name
+from understudy.core.what_if import Forecast, Mishap, what_if
+from understudy.drivers.base import Prober
+from understudy.store.base import Store
+
+ENDING_S = 15.0
+"""How long each engine may take to end when everything ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a cluster's loop needs of its engine."""
+
+    own: tuple[OwnNode, ...]
+    """The nodes of this host."""
+    prober: Prober
+    capabilities: Capabilities
+
+
+Assemble = Callable[[PostgresService], Parts]
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """What wiring gives an agent for its clusters."""
+
+    host: Name
+    assemble: Assemble
+    router: Rerouter | None
+    """This host's; None when it runs none."""
+    listen: Address
+    """Where this agent answers others."""
+    agents: Mapping[Name, Address]
+    """Where each host's agent answers."""
+    key: bytes
+    """The cluster's, by which agents know each other."""
+
+
+@dataclass(slots=True)
+class _Running:
+    service: PostgresService
+    parts: Parts
+    loop: ClusterLoop
+    task: asyncio.Task[None]
+
+
+class Clusters:
+    """Begin, then ask; `detach` leaves every engine running, `end` does not."""
+
+    def __init__(
+        self, engines: Engines, store: Store, journal: Journal, clock: Clock, tell: Callable[[Event], None]
+    ) -> None:
+        self._engines = engines
+        self._store = store
+        self._journal = journal
+        self._clock = clock
+        self._tell = tell
+        self._running: dict[Name, _Running] = {}
+        self._orders = Orders(store, journal, clock, "an operator")
+        self._transport = AgentTransport(engines.agents, engines.key)
+        self._port = AsyncExitStack()
+
+    async def begin(self, services: Iterable[PostgresService]) -> None:
+        """Answer other agents, and start the loops of these clusters. Fault when the port cannot be had."""
+        await self._port.enter_async_context(listening(self._engines.listen, self, self._engines.key))
+        for service in services:
+            self._begin(service)
+
+    async def change(self, services: Iterable[PostgresService]) -> None:
+        """Let the loops go on with what the new spec says of their clusters; new ones begin, those that left end."""
+        wanted = {service.name: service for service in services}
+        for name in [name for name in self._running if name not in wanted]:
+            one = self._running.pop(name)
+            one.task.cancel()
+            await asyncio.gather(one.task, return_exceptions=True)
+            await self._end_engines([one])
+        for name, service in wanted.items():
+            if name not in self._running:
+                self._begin(service)
+
+    def _begin(self, service: PostgresService) -> None:
+        parts, bell = self._engines.assemble(service), asyncio.Event()
+        ports = Ports(
+            host=self._engines.host,
+            service=service.cluster,
+            capabilities=parts.capabilities,
+            clock=self._clock,
+            store=self._store,
+            spawn=spawn,
+            prober=parts.prober,
+            transport=self._transport,
+            chronicle=self._journal,
+            own=parts.own,
+            draw_identity=lambda: secrets.token_hex(8),
+            wake=bell.set,
+            tell=self._tell,
+            router=self._engines.router,
+        )
+        loop = ClusterLoop(ports)
+        task = asyncio.create_task(run(loop, self._clock, bell), name=f"cluster {service.name}")
+        self._running[service.name] = _Running(service, parts, loop, task)
+
+    async def detach(self) -> None:
+        """End the loops; engines and guards go on, until their deadlines or the next agent."""
+        for one in self._running.values():
+            one.task.cancel()
+        await asyncio.gather(*(one.task for one in self._running.values()), return_exceptions=True)
+        await self._port.aclose()
+
+    async def end(self) -> None:
+        """End the loops and then every engine of this host, primaries first and gracefully."""
+        await self.detach()
+        await self._end_engines(self._all())
+
+    async def _end_engines(self, ending: Iterable[_Running]) -> None:
+        nodes = [(one, own) for one in ending for own in one.parts.own]
+        nodes.sort(key=lambda each: not _leads(each[0], each[1]))
+        for one, own in nodes:
+            await self._end_engine(one, own)
+
+    async def _end_engine(self, one: _Running, own: OwnNode) -> None:
+        record = one.loop.record
+        order = (own.node.name, record.identity if record else "", record.epoch if record else 0, int(ENDING_S * 1000))
+        for action in (StopGracefully(*order), Close(*order)) if _leads(one, own) else (Close(*order),):
+            try:
+                async with asyncio.timeout(ENDING_S):
+                    await own.driver.perform(action)
+            except (Refused, TimeoutError) as fault:
+                structlog.get_logger().warning(f"{own.node.name} did not end as it should: {fault}")
+
+    # --- what other agents and routers ask ----------------------------------------------------------------------------
+
+    def may_serve(self, cluster: str, node: str, role: str) -> bool:
+        """Whether that node may be sent what the role is for (`primary` or `standby`)."""
+        one = next((each for name, each in self._running.items() if name == cluster), None)
+        return one is not None and one.loop.may_serve(node, role, one.service.max_lag_bytes)
+
+    async def promise(self, node: str, request: PromiseRequest) -> bool:
+        """Whether that node of ours promises."""
+        one = self._running.get(request.cluster)
+        return one is not None and await one.loop.promise(Name(node), request)
+
+    # --- what people ask ----------------------------------------------------------------------------------------------
+
+    def __contains__(self, service: str) -> bool:
+        """Whether there is such a cluster."""
+        return any(name == service for name in self._running)
+
+    def status(self) -> tuple[ClusterStatus, ...]:
+        """Every cluster, as this agent sees it."""
+        return tuple(cluster_status(one.service, one.loop.look(), one.loop.steward_host) for one in self._all())
+
+    def why(self, service: str, entries: tuple[Entry, ...]) -> tuple[str, ...]:
+        """Why the cluster is as it is; `entries` are its latest."""
+        return cluster_why(self._one(service).loop.look(), entries, self._clock.now())
+
+    def what_if(self, node: str, service: str | None) -> tuple[Forecast, ...]:
+        """What the loss of the node's engine, and of its machine, would mean now."""
+        found = [one for one in self._all() if one.service.node(node) and service in (None, one.service.name)]
+        if len(found) != 1:
+            where = ", ".join(one.service.name for one in found)
+            raise Refused(
+                f"several clusters have a node {node!r} ({where}): write SERVICE/NODE"
+                if found
+                else f"there is no node {node!r}: `understudy status` lists them"
+            )
+        view, now = found[0].loop.look(), self._clock.now()
+        return tuple(what_if(view, Name(node), mishap, now) for mishap in Mishap)
+
+    async def ask(self, service: str, wish: Wish) -> str:
+        """Ask it of the cluster's steward, and wait for what comes of it."""
+        return await self._orders.ask(self._one(service).service.name, wish)
+
+    def _all(self) -> list[_Running]:
+        return list(self._running.values())
+
+    def _one(self, service: str) -> _Running:
+        one = next((each for name, each in self._running.items() if name == service), None)
+        if one is None:
+            known = ", ".join(sorted(self._running)) or "none"
+            raise Refused(f"There is no stateful service {service!r}: this cluster has {known}.")
+        return one
+
+
+def _leads(one: _Running, own: OwnNode) -> bool:
+    record = one.loop.record
+    return record is not None and record.primary == own.node.name
