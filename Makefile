@@ -13,8 +13,8 @@ MOST_SEEDS ?= 2000
 up: setup               ## set up what is missing and run the example in the foreground
 	@.venv/bin/understudy up $(SPEC) --state-dir $(STATE)
 
-setup: .venv/.done      ## set up alone: virtual environment, HAProxy
-	@./setup-host haproxy
+setup: .venv/.done      ## set up alone: virtual environment, HAProxy, PostgreSQL
+	@./setup-host up
 
 .venv/.done: pyproject.toml constraints.txt
 	@python3 -m venv .venv

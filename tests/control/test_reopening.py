@@ -12,16 +12,16 @@ from understudy.store.memory import MemoryStore
 class Doubted(MemoryStore):
     """Says of everything that it is another store than the one that is known."""
 
-    async def get(self, key: str) -> None:
+    async def get(self, *_: object) -> None:
         raise Replaced("it was wiped")
 
-    async def list(self, prefix: str) -> None:
+    async def list(self, *_: object) -> None:
         raise Replaced("it was wiped")
 
-    async def transact(self, expects: object, changes: object) -> None:
+    async def transact(self, *_: object) -> None:
         raise Replaced("it was wiped")
 
-    async def watch(self, prefix: str, after_revision: int) -> AsyncGenerator[Change, None]:
+    async def watch(self, *_: object) -> AsyncGenerator[Change, None]:
         raise Replaced("it was wiped")
         yield
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-from collections.abc import Iterator
 
 import pytest
 
@@ -34,12 +33,12 @@ class Known:
 
 
 @pytest.fixture
-def address() -> Iterator[Address]:
+def address() -> Address:
     """A port that was free a moment ago."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-    yield Address("127.0.0.1", port)
+    return Address("127.0.0.1", port)
 
 
 async def said(address: Address, text: bytes) -> bytes:
