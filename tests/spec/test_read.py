@@ -89,7 +89,7 @@ def test_several_machines_and_their_store():
     assert spec.hosts == tuple(
         model.Host(f"h{number}", address) for number, address in enumerate(("10.0.0.1", "10.0.0.2", "2001:db8::3"), 1)
     )
-    assert (spec.host_names, spec.router_hosts) == (("h1", "h2", "h3"), ("h1", "h2"))
+    assert (spec.host_names, spec.router_hosts) == (("h1", "h2", "h3"), ("h1",))
     assert [spec.host_of(endpoint.address) for endpoint in spec.services[0].endpoints] == ["h1", "h3"]
     assert spec.host_of(Address("10.9.0.2", 1)) is None
     assert [node.node.host for node in spec.clusters[0].nodes] == ["h1", "h2", "h3"]

@@ -1,34 +1,62 @@
-"""What differs between two specs, a sentence each, for `plan` and `apply`. What it takes is the router's business."""
+"""What differs between two specs, a sentence each, for `plan` and `apply`. What it takes is the business of others.
+
+What cannot be done at all is fixed_changes.py's.
+"""
 
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from understudy.core.cluster import Timers
 from understudy.core.model import Endpoint, PoolService, Spec
+from understudy.core.stateful import PostgresService
+from understudy.core.text import Name
 from understudy.core.words import count
 
-_LISTED_APART = frozenset({"name", "endpoints", "run", "secrets"})
-"""Endpoints are compared one by one below; what happens to commands is told by their supervisor."""
+Service = PoolService | PostgresService
+
+_LISTED_APART = frozenset({"name", "endpoints", "run", "secrets", "nodes", "cluster", "node", "timers"})
+"""Endpoints and nodes are compared one by one below, so are timers; what happens to commands is told by their
+supervisor."""
 
 
 def spec_changes(old: Spec, new: Spec) -> tuple[str, ...]:
-    """Every difference that users or endpoints can notice."""
+    """Every difference that users, endpoints or nodes can notice."""
     return tuple(_changes(old, new))
 
 
 def _changes(old: Spec, new: Spec) -> Iterator[str]:
-    before = {service.name: service for service in old.services}
-    after = {service.name: service for service in new.services}
+    before, after = _by_name(old), _by_name(new)
     for name, service in after.items():
         former = before.get(name)
         if former is None:
-            size = count(len(service.endpoints), "endpoint")
-            yield f"{name}: is new, {service.kind} on {service.listen} with {size}"
-        elif former is not service:
+            yield f"{name}: is new, {_introduced(service)}"
+        elif former is service:
+            continue
+        elif isinstance(service, PoolService) and isinstance(former, PoolService):
             yield from _settings(name, former, service)
             yield from _endpoints(former, service)
-    for name in before.keys() - after.keys():
-        yield f"{name}: is gone"
+        elif isinstance(service, PostgresService) and isinstance(former, PostgresService):
+            yield from _settings(name, former, service)
+            yield from _settings(name, former.cluster, service.cluster)
+            yield from _timers(name, former.cluster.timers, service.cluster.timers)
+            yield from _nodes(former, service)
+    for name, service in before.items():
+        if name not in after:
+            yield f"{name}: is gone" + ("; the data of its nodes stays" if isinstance(service, PostgresService) else "")
+
+
+def _by_name(spec: Spec) -> dict[Name, Service]:
+    services: tuple[Service, ...] = (*spec.services, *spec.clusters)
+    return {service.name: service for service in services}
+
+
+def _introduced(service: Service) -> str:
+    if isinstance(service, PoolService):
+        return f"{service.kind} on {service.listen} with {count(len(service.endpoints), 'endpoint')}"
+    reads = f", reads on {service.read}" if service.read else ""
+    size = count(len(service.nodes), "node")
+    return f"postgres with {size}, writes on {service.write}{reads}, {service.cluster.durability}"
 
 
 def _endpoints(old: PoolService, new: PoolService) -> Iterator[str]:
@@ -45,6 +73,31 @@ def _endpoints(old: PoolService, new: PoolService) -> Iterator[str]:
             yield f"{new.name}/{name}: leaves, which was at {endpoint.address}"
     if [name for name in before if name in after] != [name for name in after if name in before]:
         yield f"{new.name}: the order of its endpoints changes"
+
+
+def _nodes(old: PostgresService, new: PostgresService) -> Iterator[str]:
+    for node in new.nodes:
+        former = old.node(node.name)
+        if former is None:
+            yield f"{new.name}/{node.name}: joins on {node.node.host} at {node.address}, its data in {node.data}"
+        else:
+            yield from _settings(f"{new.name}/{node.name}", former, node)
+            yield from _settings(f"{new.name}/{node.name}", former.node, node.node)
+    for node in old.nodes:
+        if new.node(node.name) is None:
+            yield f"{new.name}/{node.name}: leaves, which was at {node.address}; its data stays in {node.data}"
+
+
+def _timers(whose: str, old: Timers, new: Timers) -> Iterator[str]:
+    """Those that follow the lease, before and after, are not told one by one."""
+    was_following, now_following = Timers.for_lease(old.lease_ms), Timers.for_lease(new.lease_ms)
+    for field in fields(Timers):
+        was, now = getattr(old, field.name), getattr(new, field.name)
+        follows = (was, now) == (getattr(was_following, field.name), getattr(now_following, field.name))
+        if field.name == "lease_ms" and was != now:
+            yield f"{whose}: lease_ms {was} becomes {now}, and the timers that follow it change in proportion"
+        elif was != now and not follows:
+            yield f"{whose}: {field.name} {was} becomes {now}"
 
 
 def _settings(whose: str, old: Any, new: Any, prefix: str = "") -> Iterator[str]:

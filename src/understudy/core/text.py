@@ -72,10 +72,16 @@ class HttpMethod(Word):
 
 
 class DataPath(Word):
-    """A directory on a node's host, absolute or relative, without a step upwards."""
+    """A directory on a node's host, absolute or relative, without a step upwards.
 
-    pattern = re.compile(r"(?=.{1,512}$)(?!(.*/)?\.{1,2}(/|$))/?[A-Za-z0-9._+@-]+(/[A-Za-z0-9._+@-]+)*")
-    rule = "a path of letters, digits and ._+@- between single slashes, without '.' and '..', such as /srv/orders"
+    The engine's unix socket is in a directory beside it, and the whole path of a socket has at most 107 bytes.
+    """
+
+    pattern = re.compile(r"(?=.{1,77}$)(?!(.*/)?\.{1,2}(/|$))/?[A-Za-z0-9._+@-]+(/[A-Za-z0-9._+@-]+)*")
+    rule = (
+        "a path of at most 77 letters, digits and ._+@-, with single slashes between, "
+        "without '.' and '..', such as /srv/orders"
+    )
 
 
 class RoleName(Word):

@@ -14,6 +14,10 @@ from understudy.spec.faults import Path, Report, in_words
 from understudy.spec.shape import SpecShape
 from understudy.spec.units import MINUTE_MS, duration
 
+OUR_ROLE = "understudy"
+OUR_DIRECTORY = ".understudy"
+"""What we keep beside a node's data is in a directory of the same name with this at its end."""
+
 
 def clusters(spec: SpecShape, report: Report) -> None:
     """Report everything that is wrong within clusters and between their nodes."""
@@ -29,13 +33,17 @@ def clusters(spec: SpecShape, report: Report) -> None:
 
 
 def _names(cluster: PostgresShape, at: Path, report: Report) -> None:
-    first: dict[str, Path] = {}
+    """PostgreSQL compares some names without regard to case, and knows no '-' in others."""
+    first: dict[str, tuple[str, Path]] = {}
     for number, node in enumerate(cluster.nodes):
         here = (*at, "nodes", number, "name")
-        there = first.setdefault(node.name, here)
+        name, there = first.setdefault(node.name.lower().replace("-", "_"), (node.name, here))
         if there != here:
-            where = f"line {report.line_of(there)}"
-            report.add(f"{node.name} is the name of another node too ({where}): choose another", here, there)
+            how = "is the name of another node too" if name == node.name else f"is too much like the name {name}"
+            report.add(f"{node.name} {how} (line {report.line_of(there)}): choose another", here, there)
+    if cluster.superuser.name == OUR_ROLE:
+        fault = f"{OUR_ROLE} is the role by which the nodes reach each other: choose another, such as postgres"
+        report.add(fault, (*at, "superuser", "name"))
 
 
 def _durability(cluster: PostgresShape, at: Path, report: Report) -> None:
@@ -142,6 +150,9 @@ def _directories(spec: SpecShape, report: Report) -> None:
     seen: dict[str, list[_Placed]] = {}
     for placed in _placed(spec):
         here = (*placed.at, "data")
+        if any(step.endswith(OUR_DIRECTORY) for step in placed.node.data.split("/")):
+            cure = "choose another name"
+            report.add(f"directories called *{OUR_DIRECTORY} are for what understudy keeps itself: {cure}", here)
         others = seen.setdefault(placed.host, [])
         other = next((one for one in others if overlap(one.node.data, placed.node.data)), None)
         others.append(placed)

@@ -16,7 +16,7 @@ def hosts(spec: SpecShape, report: Report) -> None:
     _store(spec, report)
     if spec.hosts:
         _listening(spec, report)
-        _commands(spec, report)
+        _pools(spec, report)
 
 
 def hosts_at(spec: SpecShape) -> tuple[Path, ...]:
@@ -123,12 +123,23 @@ def _listening(spec: SpecShape, report: Report) -> None:
                 report.add(fault, ("services", name, *step), ("hosts", owner), ("routers",))
 
 
-def _commands(spec: SpecShape, report: Report) -> None:
-    addresses = set(spec.hosts.values())
+def _pools(spec: SpecShape, report: Report) -> None:
+    """Routers do not agree yet on what pools need, so one of them carries all, with the commands of their endpoints."""
+    routers: list[str] = [*spec.routers] or [*spec.hosts]
+    if spec.pools and len(routers) > 1:
+        at: Path = ("routers",) if spec.routers else ("hosts",)
+        cure = f"write routers: [{routers[0]}]"
+        fault = f"http and tcp services need one router in this version, and here are {listed(routers)}: {cure}"
+        report.add(fault, at, ("services",), *names_at(spec))
+        return
+    address = spec.hosts.get(routers[0])
     for name, pool in spec.pools.items():
         for number, endpoint in enumerate(pool.endpoints):
-            if endpoint.run and endpoint.address.host not in addresses:
-                cure = f"choose among {listed([*spec.hosts.values()])}, or remove `run`"
-                fault = f"a command runs on the host that has its address, and none has {endpoint.address.host}: {cure}"
-                at: Path = ("services", name, "endpoints", number)
-                report.add(fault, (*at, "address"), (*at, "run"), *hosts_at(spec))
+            if endpoint.run and address and endpoint.address.host != address:
+                cure = f"write {Address(address, endpoint.address.port)}, or remove `run`"
+                fault = (
+                    f"a command runs on the router's host, and {endpoint.address.host} is not {routers[0]}'s: {cure}"
+                )
+                here: Path = ("services", name, "endpoints", number)
+                rests_on = ((*here, "run"), ("routers",), *hosts_at(spec))
+                report.add(fault, (*here, "address"), *rests_on)

@@ -1,0 +1,86 @@
+"""What of a change of the spec cannot be brought about while the agents run, a sentence each that says what to do."""
+
+from collections.abc import Iterator
+
+from understudy.core.model import Spec
+from understudy.core.stateful import EngineNode, PostgresService
+
+_KIND = "{} cannot become another kind of service: give the new one another name"
+
+
+def fixed_changes(old: Spec, new: Spec) -> tuple[str, ...]:
+    """Why `new` cannot follow `old`; empty when it can."""
+    return (*_agents_fixed(old, new), *_clusters_fixed(old, new))
+
+
+def _agents_fixed(old: Spec, new: Spec) -> Iterator[str]:
+    fixed = {
+        "the cluster's name": (old.cluster, new.cluster),
+        "the store": (old.store, new.store),
+        "the API's address": (old.api, new.api),
+        "the agents' port": (old.agent_port, new.agent_port),
+        "what the hosts are": (_hosts(old), _hosts(new)),
+        "which hosts are routers": (", ".join(old.router_hosts), ", ".join(new.router_hosts)),
+    }
+    for what, (was, wanted) in fixed.items():
+        if was != wanted:
+            yield (
+                f"{what} cannot change while the agent runs ({was} is in force, {wanted} is asked for): "
+                "set it back, or end the agent and start it with the new spec"
+            )
+
+
+def _hosts(spec: Spec) -> str:
+    return ", ".join(f"{host.name} at {host.address}" for host in spec.hosts) or "this machine"
+
+
+def _clusters_fixed(old: Spec, new: Spec) -> Iterator[str]:
+    pools = {pool.name for pool in old.services}
+    for name in sorted(pools & {cluster.name for cluster in new.clusters}):
+        yield _KIND.format(name)
+    for pool in new.services:
+        if old.cluster_service(pool.name):
+            yield _KIND.format(pool.name)
+    for service in new.clusters:
+        former = old.cluster_service(service.name)
+        if former is not None and former is not service:
+            yield from _cluster_fixed(former, service)
+
+
+def _cluster_fixed(old: PostgresService, new: PostgresService) -> Iterator[str]:
+    if old.superuser.name != new.superuser.name:
+        yield (
+            f"{new.name}: the superuser {old.superuser.name} was made with the cluster and cannot become "
+            f"{new.superuser.name}: set it back"
+        )
+    staying = [(former, node) for node in new.nodes if (former := old.node(node.name))]
+    for former, node in staying:
+        yield from _node_fixed(f"{new.name}/{node.name}", former, node)
+    if not staying:
+        yield (
+            f"{new.name}: none of its nodes would stay, and with them all its data would leave: "
+            "add the new nodes first, and remove the old ones when those have followed"
+        )
+    leaving = [node for node in old.nodes if new.node(node.name) is None]
+    joining = [node for node in new.nodes if old.node(node.name) is None]
+    for node in joining:
+        heir = next((gone for gone in leaving if (gone.node.host, gone.data) == (node.node.host, node.data)), None)
+        if heir is not None:
+            yield (
+                f"{new.name}/{node.name}: {node.data} is still the directory of {heir.name}: "
+                f"choose another, or apply the spec without {heir.name} first"
+            )
+
+
+def _node_fixed(whose: str, old: EngineNode, new: EngineNode) -> Iterator[str]:
+    fixed = {
+        "host": (old.node.host, new.node.host),
+        "address": (old.address, new.address),
+        "data directory": (old.data, new.data),
+    }
+    for what, (was, wanted) in fixed.items():
+        if was != wanted:
+            yield (
+                f"{whose}: the {what} of a node cannot change ({was} is in force, {wanted} is asked for): "
+                "set it back, or remove the node and add it under another name"
+            )
