@@ -187,6 +187,7 @@ HOST_CLASHES = [
     ("10.0.0.1:9001", "127.0.0.1:9001", "services.web.endpoints[0].address", "write 10.0.0.1:9001, or remove `run`"),
     ("10.0.0.1:9001", "10.0.0.1:7432", "services.web.endpoints[0].address", "listen.write, line 20 on h1"),
     ("10.0.0.1:9001", "10.0.0.2:9001", "services.web.endpoints[0].address", "runs on the router's host"),
+    ("read: 0.0.0.0:7433", "read: 0.0.0.0:2379", f"{_O}.listen.read", "of store.etcd.endpoints[0], line 5 on h1"),
     (_NODE, _NODE.replace("host: h2, ", ""), f"{_O}.nodes[1]", "add one of h1, h2 and h3"),
     (_NODE, _NODE.replace("h2", "h5"), f"{_O}.nodes[1].host", "choose among h1, h2 and h3"),
     (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from understudy.core.model import LOCAL
 from understudy.core.text import Address
 from understudy.spec.faults import Path, Report, in_words
-from understudy.spec.shape import SpecShape
+from understudy.spec.shape import SpecShape, StoreShape
 
 WILDCARDS = ("0.0.0.0", "::")
 LOOPBACK = "127.0.0.1"
@@ -54,12 +54,23 @@ def _listeners(spec: SpecShape) -> Iterator[Listener]:
         for host in everywhere:
             address = Address(spec.hosts.get(host, LOOPBACK), spec.agent_port)
             yield Listener(address, ("agent_port",), (host,), (("hosts", host),))
+    yield from _members(spec)
     yield from _routed(spec, tuple(spec.routers) or everywhere)
     yield from _run(spec)
     for name, cluster in spec.clusters.items():
         for number, node in enumerate(cluster.nodes):
             at: Path = ("services", name, "nodes", number)
             yield Listener(node.address, (*at, "address"), (node.host or LOCAL,), ((*at, "host"),))
+
+
+def _members(spec: SpecShape) -> Iterator[Listener]:
+    """Those of etcd that run on one of our hosts."""
+    if isinstance(spec.store, StoreShape):
+        hosts = {address: host for host, address in spec.hosts.items()} or {LOOPBACK: LOCAL}
+        for number, member in enumerate(spec.store.etcd.endpoints):
+            host = hosts.get(member.host)
+            if host is not None and member not in spec.store.etcd.endpoints[:number]:
+                yield Listener(member, ("store", "etcd", "endpoints", number), (host,), (("hosts", host),))
 
 
 def _routed(spec: SpecShape, routers: tuple[str, ...]) -> Iterator[Listener]:
