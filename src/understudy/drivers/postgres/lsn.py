@@ -1,4 +1,4 @@
-"""PostgreSQL's way to write a position in its WAL, and the names of the files that it is in. Pure text and arithmetic."""
+"""PostgreSQL's way to write a position in its WAL, and the names of the files that it is in. Pure arithmetic."""
 
 
 def parse(words: str) -> int:

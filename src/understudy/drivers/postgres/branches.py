@@ -1,0 +1,213 @@
+"""Which history a data directory holds: PostgreSQL's timelines as branches with ids that are never given twice.
+
+Two standbys promoted from the same point give the same number to their new timeline. So the id of a timeline is a
+digest of the first record in it: that one says at what microsecond the recovery ended (docs/decisions/0014). The record
+is in the WAL of every node that holds anything of the timeline, before all else, whether it has replayed it or not. As
+WAL files are recycled, ids are kept in a file in the data directory, which travels with every copy of the data.
+
+Files are read here, and one small one written: call it on a thread.
+"""
+
+import hashlib
+import json
+import os
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from understudy.core.lineage import Branch, Position
+from understudy.drivers.base import DriverFault
+from understudy.drivers.postgres import lsn
+from understudy.drivers.postgres.tools import Account
+
+KEPT = "understudy.lineage"
+"""The file of ids in the data directory."""
+
+_PAGE = struct.Struct("<HHIQI4x")
+"""Magic, flags, timeline, address, what is left of a record from the page before."""
+_FIRST_PAGE = struct.Struct("<QII")
+"""After that, on a file's first page: system identifier, bytes of a file, bytes of a page."""
+_LENGTH = struct.Struct("<I")
+_SHORTEST_RECORD, _LONGEST_RECORD = 64, 8192
+"""Of what a timeline begins with."""
+_HISTORY = re.compile(r"([0-9A-F]{8})\.history")
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """The WAL directory of one data directory."""
+
+    data: Path
+    segment_bytes: int
+    page_bytes: int
+    system_identifier: str
+
+    @property
+    def directory(self) -> Path:
+        """Where the files are."""
+        return self.data / "pg_wal"
+
+    @classmethod
+    def of(cls, data: Path) -> "Log":
+        """What any file of it says about all. Raises DriverFault when there is none."""
+        try:
+            names = sorted(name for name in os.listdir(data / "pg_wal") if re.fullmatch("[0-9A-F]{24}", name))  # noqa: PTH208  may be thousands
+            for name in names:
+                with (data / "pg_wal" / name).open("rb") as file:
+                    head = file.read(_PAGE.size + _FIRST_PAGE.size)
+                if len(head) == _PAGE.size + _FIRST_PAGE.size:
+                    identifier, segment, page = _FIRST_PAGE.unpack_from(head, _PAGE.size)
+                    if identifier and segment >= page >= 1024:  # a new file is empty until it is used
+                        return cls(data, segment, page, str(identifier))
+        except OSError as error:
+            raise DriverFault(f"The log in {data} cannot be read ({error}).") from error
+        raise DriverFault(f"There is no log in {data / 'pg_wal'}, so it cannot be told which history the data is of.")
+
+    def timelines(self) -> list[int]:
+        """Every timeline whose history is here, the newest first."""
+        found = (_HISTORY.fullmatch(name) for name in os.listdir(self.directory))  # noqa: PTH208  as above
+        return [*sorted((int(one[1], 16) for one in found if one), reverse=True), 1]
+
+    def history(self, timeline: int) -> list[tuple[int, int]]:
+        """The timelines that led to this one, oldest first, each with where it was left. Raises DriverFault."""
+        if timeline == 1:
+            return []
+        path = self.directory / f"{timeline:08X}.history"
+        try:
+            return parse_history(path.read_text(encoding="utf-8", errors="replace"))
+        except (OSError, ValueError, IndexError) as error:
+            raise DriverFault(f"The history of timeline {timeline} cannot be read in {path} ({error}).") from error
+
+    def holds(self, timeline: int, offset: int) -> bool:
+        """Whether the byte before `offset` was written as part of this timeline."""
+        page = (offset - 1) // self.page_bytes * self.page_bytes
+        head = self._read(timeline, page, _PAGE.size)
+        return len(head) == _PAGE.size and _PAGE.unpack(head)[3] == page
+
+    def first_record(self, timeline: int, start: int, offset: int) -> bytes | None:
+        """The record that a timeline begins with at `start`; None when it is not here, or not all before `offset`."""
+        length = self._bytes(timeline, start, _LENGTH.size)
+        if length is None:
+            return None
+        whole = _LENGTH.unpack(length)[0]
+        if not _LENGTH.size < whole <= _LONGEST_RECORD or start + whole > offset:
+            return None
+        return self._bytes(timeline, start, whole)
+
+    def record_end(self, timeline: int, start: int) -> int | None:
+        """Where the record that begins at `start` ends; None when it is not here."""
+        length = self._bytes(timeline, start, _LENGTH.size)
+        if length is None:
+            return None
+        end = self._skip(start)
+        left = _LENGTH.unpack(length)[0]
+        while left:
+            room = self.page_bytes - end % self.page_bytes
+            taken = min(room, left)
+            end, left = end + taken, left - taken
+            if left:
+                end = self._skip(end)
+        return (end + 7) // 8 * 8
+
+    def _skip(self, at: int) -> int:
+        """Past a page's head, if one is there."""
+        if at % self.segment_bytes == 0:
+            return at + _PAGE.size + _FIRST_PAGE.size
+        return at + _PAGE.size if at % self.page_bytes == 0 else at
+
+    def _bytes(self, timeline: int, start: int, count: int) -> bytes | None:
+        """So many bytes of what was logged, pages' heads left out."""
+        parts, at = b"", start
+        while len(parts) < count:
+            at = self._skip(at)
+            taken = min(count - len(parts), self.page_bytes - at % self.page_bytes)
+            part = self._read(timeline, at, taken)
+            if len(part) < taken:
+                return None
+            parts, at = parts + part, at + taken
+        return parts
+
+    def _read(self, timeline: int, at: int, count: int) -> bytes:
+        path = self.directory / lsn.segment_name(timeline, at, self.segment_bytes)
+        try:
+            with path.open("rb") as file:
+                file.seek(at % self.segment_bytes)
+                return file.read(count)
+        except FileNotFoundError:
+            return b""
+
+
+def parse_history(text: str) -> list[tuple[int, int]]:
+    """The timelines that a history file names, each with where it was left; ValueError, IndexError when it is none."""
+    lines = (line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#"))
+    return [(int(part[0]), lsn.parse(part[1])) for part in (line.split("\t") for line in lines)]
+
+
+def position(log: Log, timeline: int | None, offset: int, account: Account) -> Position | None:
+    """All that is there up to `offset`; None when its history cannot be told.
+
+    timeline: the one that it is on, where that is known for certain.
+    """
+    ids = _ids(log, account)
+    own = timeline if timeline is not None else _own_timeline(log, offset)
+    history = log.history(own)
+    starts = [0, *(end for _, end in history)]
+    numbers = [*(number for number, _ in history), own]
+    found = dict(ids)
+    branches: list[Branch] = []
+    for number, start in zip(numbers, starts, strict=True):
+        if start > offset:
+            break
+        if str(number) not in found:
+            record = log.first_record(number, start, offset)
+            if record is None:
+                if offset > start + _SHORTEST_RECORD and log.first_record(number, start, 1 << 62) is None:
+                    return None  # what it began with is no longer here
+                return Position(tuple(branches), start) if branches else None
+            found[str(number)] = f"{number}-{hashlib.sha256(record).hexdigest()[:16]}"
+        branches.append(Branch(found[str(number)], start))
+    if found != ids:
+        _keep(log, found, account)
+    return Position(tuple(branches), offset) if branches else None
+
+
+def forget(log: Log, timeline: int, account: Account) -> None:
+    """Take away the id of a timeline whose log was taken away: another one may get its number."""
+    ids = _ids(log, account)
+    if ids.pop(str(timeline), None) is not None:
+        _keep(log, ids, account)
+
+
+def _own_timeline(log: Log, offset: int) -> int:
+    """The newest timeline that what is here belongs to: of a newer one there may be the history and nothing else."""
+    for timeline in log.timelines():
+        history = log.history(timeline)
+        if not history or (offset > history[-1][1] and log.holds(timeline, offset)):
+            return timeline
+    return 1
+
+
+def _ids(log: Log, account: Account) -> dict[str, str]:
+    """What is kept. Made on the first look: the timelines that were there before us are known by their numbers."""
+    path = log.data / KEPT
+    try:
+        words: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        words = {str(timeline): str(timeline) for timeline in log.timelines()} | {"1": log.system_identifier}
+        _keep(log, words, account)
+    except ValueError as error:
+        raise DriverFault(f"The ids of timelines in {path} cannot be read ({error}); copy this node anew.") from error
+    return words
+
+
+def _keep(log: Log, ids: Mapping[str, str], account: Account) -> None:
+    path = log.data / KEPT
+    new = path.with_name(f"{KEPT}.tmp")
+    with new.open("w", encoding="utf-8") as file:
+        json.dump(ids, file)
+        file.flush()
+        os.fsync(file.fileno())
+    account.give(new)
+    new.replace(path)

@@ -1,0 +1,252 @@
+"""PostgreSQL 13 to 17 as an engine: fulfils the port `Driver` for one node. Here each action meets those who do it.
+
+What is decided about a node comes in as an action; what an action means in PostgreSQL is in promote.py (becoming and
+being primary), follow.py (being a standby), copying.py and rejoin.py (data), process.py (the process itself).
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from understudy.core.actions import (
+    Action,
+    Bootstrap,
+    Close,
+    Follow,
+    Freeze,
+    Open,
+    Promote,
+    Rebuild,
+    Rejoin,
+    SetSync,
+    Start,
+    StopGracefully,
+)
+from understudy.core.cluster import Capabilities
+from understudy.core.errors import Refused
+from understudy.core.stateful import PostgresService
+from understudy.core.text import Name
+from understudy.drivers.base import DriverFault, EngineProcess, Observation
+from understudy.drivers.postgres import beside, binaries, copying, follow, promote
+from understudy.drivers.postgres.home import Home
+from understudy.drivers.postgres.observe import Said, Sight
+from understudy.drivers.postgres.process import FILES_S, Engine, until
+from understudy.drivers.postgres.settings import Place
+from understudy.drivers.postgres.sources import Sources
+from understudy.drivers.postgres.tools import Account, Tools
+
+CAPABILITIES = Capabilities(zero_loss_commit=True, revocation=True, rewind=True, graceful_handover=True)
+_WATCH_S, _WATCH_EVERY_S = 10.0, 0.005
+"""How long, and how often, it is looked for what comes soon after an action."""
+_MARGIN_S = 1.0
+"""Of the time of what copies: to say how far it is."""
+
+
+class PostgresDriver:
+    """One node's PostgreSQL.
+
+    data: its directory, absolute. password: the superuser's, itself. account: whom PostgreSQL runs as.
+    """
+
+    def __init__(
+        self,
+        service: PostgresService,
+        name: Name,
+        *,
+        data: Path,
+        process: EngineProcess,
+        account: Account,
+        password: str,
+    ) -> None:
+        places = beside.of(data)
+        addresses = {node.name: node.address for node in service.nodes}
+        self._place = Place(
+            name=name,
+            address=addresses.pop(name),
+            peers=tuple(addresses.items()),
+            data=places.data,
+            ours=places.run,
+            superuser=service.superuser.name,
+            timers=service.cluster.timers,
+        )
+        self._account = account
+        self._password = password
+        self._programs: Tools | None = None
+        self._engine = Engine(self._place, process, self._tools, password)
+        self._sight = Sight(self._engine, self._tools)
+        self._sources = Sources(self._place)
+        self._home: Home | None = None
+        self._told: Callable[[], None] = lambda: None
+        self._watch: asyncio.Task[None] | None = None
+        self._receiver: tuple[int, int] | None = None
+        """The process that holds the link, and its pidfd."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What PostgreSQL can do."""
+        return CAPABILITIES
+
+    def listen(self, told: Callable[[], None]) -> None:
+        """News goes to the last who asked."""
+        self._told = told
+        self._engine.process.listen(told)
+
+    async def observe(self) -> Observation:
+        """Look."""
+        seen = await self._sight.look()
+        self._watch_receiver()
+        return seen
+
+    async def perform(self, action: Action) -> None:  # noqa: C901  one line for each action
+        """Do it, to the end."""
+        engine, within_s = self._engine, action.deadline_ms / 1000
+        self._stop_watching()
+        match action:
+            case Bootstrap():
+                await self._bootstrap(within_s)
+            case Start():
+                await self._start(action.epoch)
+            case Close():
+                await self._close(action.epoch)
+            case Freeze():
+                await follow.freeze(engine, action.epoch)
+            case Follow():
+                await self._follow(action)
+            case Promote():
+                await promote.promote(engine, action.epoch, action.sync)
+                self._look_out(self._sight.covered)
+            case Open():
+                await self._open(action.epoch)
+            case SetSync():
+                await promote.set_rule(engine, action.sync)
+            case StopGracefully():
+                await promote.stop_gracefully(engine, self._tools(), action.epoch, within_s)
+            case Rejoin():
+                await self._rejoin(action, within_s)
+            case Rebuild():
+                await self._rebuild(action, within_s)
+
+    async def close(self) -> None:
+        """Let go of it; the engine goes on."""
+        self._stop_watching()
+        self._forget_receiver()
+        self._sight.close()
+        self._engine.drop()
+
+    # ---- actions ----
+
+    async def _bootstrap(self, within_s: float) -> None:
+        home = await self._settled()
+        self._programs = None
+        await copying.bootstrap(
+            home, self._place.superuser, self._password, patience_s=max(_MARGIN_S, within_s - _MARGIN_S)
+        )
+
+    async def _start(self, epoch: int) -> None:
+        await self._must_be_startable()
+        await self._engine.start(epoch)
+
+    async def _close(self, epoch: int) -> None:
+        await self._engine.kill(epoch)
+        with suppress(Refused):  # on a hung disk: no start of ours comes without it
+            if not copying.is_empty(self._place.data):
+                await self._engine.disk.do(self._engine.make_standby, FILES_S)
+
+    async def _follow(self, action: Follow) -> None:
+        if not (await self._engine.state()).running:
+            await self._must_be_startable()
+        await follow.follow(self._engine, action.source, action.epoch)
+        self._look_out(lambda said: said.heard is not None)
+
+    async def _open(self, epoch: int) -> None:
+        if not self._sight.covered(await self._sight.ask()):
+            raise DriverFault(f"{self._place.name} has history that too few standbys have: no client is let in yet.")
+        await promote.let_in(self._engine, epoch)
+
+    async def _rebuild(self, action: Rebuild, within_s: float) -> None:
+        home = await self._settled()
+        source = self._sources.of(action.source)
+        await self._engine.write()  # the passwords, which nobody may have needed here before
+        tools = Tools(binaries.programs(await self._sources.major(action.source)), self._account)
+        home = replace(home, tools=tools)
+        await self._sources.reserve_slot(action.source)
+        if action.consent:
+            await self._engine.kill(action.epoch)
+        patience_s = max(_MARGIN_S, within_s - _MARGIN_S)
+        order = f"{action.identity}-{action.since}"
+        await copying.copy(home, source, order, consent=action.consent, patience_s=patience_s)
+        await self._engine.kill(action.epoch)
+        await copying.put_in_place(home)
+        self._programs = None
+
+    async def _rejoin(self, action: Rejoin, within_s: float) -> None:
+        del within_s
+        await self._follow(Follow(action.node, action.identity, action.epoch, action.deadline_ms, action.source))
+
+    # ---- what they need ----
+
+    def _tools(self) -> Tools:
+        if self._programs is None:
+            self._programs = Tools(binaries.programs(binaries.major_of(self._place.data)), self._account)
+        return self._programs
+
+    async def _settled(self) -> Home:
+        if self._home is None:
+            self._home = Home(self._place.name, self._place.data, self._tools(), configure=lambda _data: None)
+        home = self._home = replace(self._home, tools=self._tools())
+        await copying.settle(home)
+        return home
+
+    async def _must_be_startable(self) -> None:
+        await self._settled()
+        data = self._place.data
+        if copying.is_empty(data):
+            raise Refused(f"{self._place.name} has no data to start with; rebuild it.")
+        why = copying.unusable(data)
+        if why:
+            raise Refused(f"The data of {self._place.name} must not be started: {why}")
+
+    # ---- what comes soon ----
+
+    def _look_out(self, came: Callable[[Said], bool]) -> None:
+        """Tell when it has come; a regular look would see it much later."""
+        self._watch = asyncio.create_task(self._until(came))
+
+    async def _until(self, came: Callable[[Said], bool]) -> None:
+        with suppress(TimeoutError, DriverFault):
+            async with asyncio.timeout(_WATCH_S):
+                await until(lambda: self._has(came), _WATCH_EVERY_S)
+        self._told()
+
+    async def _has(self, came: Callable[[Said], bool]) -> bool:
+        return came(await self._sight.ask())
+
+    def _stop_watching(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+
+    def _watch_receiver(self) -> None:
+        """Tell when the process that holds the link to whom we follow ends: the link is broken."""
+        pid = self._sight.receiver
+        if pid == (self._receiver[0] if self._receiver else None):
+            return
+        self._forget_receiver()
+        if pid is None:
+            return
+        with suppress(OSError):  # it has just ended: the next look sees it
+            self._receiver = (pid, os.pidfd_open(pid))
+            asyncio.get_running_loop().add_reader(self._receiver[1], self._receiver_ended)
+
+    def _receiver_ended(self) -> None:
+        self._forget_receiver()
+        self._told()
+
+    def _forget_receiver(self) -> None:
+        if self._receiver is not None:
+            asyncio.get_running_loop().remove_reader(self._receiver[1])
+            os.close(self._receiver[1])
+            self._receiver = None

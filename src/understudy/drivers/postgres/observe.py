@@ -1,0 +1,328 @@
+"""One look at a node: its process, its files, what the engine says, and whether it can still write. Changes nothing.
+
+RULES
+1. A position is what is flushed, on the history that it is on, or None: never a guess, never too little. A standby that
+   was just started knows how far it goes only once it has replayed all that is in its own WAL.
+2. Whatever may hang has a deadline, and there is one of each kind outstanding at most.
+3. Times are by this host's monotonic clock; the wall clock is believed only where that cannot say.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from understudy.core.errors import Refused
+from understudy.core.lineage import Position
+from understudy.core.record import SyncConfig
+from understudy.core.report import Running
+from understudy.core.text import Name
+from understudy.drivers.base import DriverFault, Observation
+from understudy.drivers.postgres import branches, control_file, copying, lsn, settings
+from understudy.drivers.postgres.aside import Aside
+from understudy.drivers.postgres.branches import Log
+from understudy.drivers.postgres.client import Row, once
+from understudy.drivers.postgres.control_file import State
+from understudy.drivers.postgres.process import Engine
+from understudy.drivers.postgres.tools import Tools
+
+ANSWER_S = 0.3
+"""How long the engine, and the disk, may take to answer a look."""
+PROBE_S = 0.3
+"""How long a look waits for the write probe."""
+PROBE_GIVEN_UP_S = 5.0
+"""After that a probe is given up and another may begin."""
+PROBE_EVERY_S = 0.9
+_SLOW_S = 1.0
+"""Standbys that have not acknowledged a write after that time do not acknowledge."""
+
+_LOOK = """
+SELECT r, current_setting('understudy.epoch', true), current_setting('understudy.clients', true),
+       current_setting('understudy.source', true), current_setting('understudy.sync', true),
+       CASE WHEN r THEN pg_last_wal_receive_lsn() END, CASE WHEN r THEN pg_last_wal_replay_lsn() END,
+       CASE WHEN NOT r THEN pg_current_wal_flush_lsn() END,
+       CASE WHEN NOT r THEN pg_walfile_name(pg_current_wal_flush_lsn()) END,
+       (SELECT string_agg(wait_event, '') FROM pg_stat_activity WHERE backend_type = 'startup'),
+       w.pid, CASE WHEN w.last_msg_send_time <> w.last_msg_receipt_time THEN w.last_msg_receipt_time END,
+       extract(epoch FROM clock_timestamp() - w.last_msg_receipt_time),
+       CASE WHEN NOT r THEN (SELECT string_agg(application_name || ' ' || flush_lsn, ',') FROM pg_stat_replication
+                              WHERE state = 'streaming' AND flush_lsn IS NOT NULL) END
+  FROM (SELECT pg_is_in_recovery() AS r OFFSET 0) AS role
+  LEFT JOIN pg_stat_wal_receiver AS w ON true
+"""
+"""A receiver that has just begun has heard nothing yet, and gives one and the same time for both."""
+_EXHAUSTED = {"RecoveryWalStream", "RecoveryRetrieveRetryInterval"}
+"""What the startup process waits for once it has replayed all that is on the disk."""
+_PROBE = "SELECT pg_logical_emit_message(true, 'understudy', 'probe')"
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the engine answered."""
+
+    in_recovery: bool
+    epoch: int
+    clients: bool
+    source: Name | None
+    rule: SyncConfig | None
+    received: int
+    replayed: int
+    flushed: int
+    timeline: int | None
+    exhausted: bool
+    receiver: int | None
+    heard: str | None
+    silent_s: float
+    standbys: tuple[tuple[str, int], ...]
+
+    @property
+    def offset(self) -> int:
+        """Up to where everything is on the disk."""
+        return max(self.received, self.replayed) if self.in_recovery else self.flushed
+
+    def having(self, offset: int) -> int:
+        """How many voters of the rule have all up to there."""
+        voters = self.rule.voters if self.rule is not None else frozenset()
+        return sum(1 for name, flushed in self.standbys if name in voters and flushed >= offset)
+
+    @property
+    def acks(self) -> int:
+        """How many must have a write."""
+        return self.rule.acks if self.rule is not None else 0
+
+
+class Link:
+    """How long the link to whom we follow has been silent, remembered when the link is gone."""
+
+    def __init__(self) -> None:
+        self._value: str | None = None
+        self._since_s = 0.0
+        self._looked_s = 0.0
+
+    def age_ms(self, said: Said, now_s: float) -> int | None:
+        """Since the last message; None when none was ever heard."""
+        if said.heard is not None and said.heard != self._value:
+            most = now_s - self._looked_s if self._value is not None else said.silent_s
+            self._value, self._since_s = said.heard, now_s - max(0.0, min(said.silent_s, most))
+        self._looked_s = now_s
+        return None if self._value is None else round((now_s - self._since_s) * 1000)
+
+
+class Sight:
+    """What must be remembered from look to look, of one engine."""
+
+    def __init__(self, engine: Engine, tools: Callable[[], Tools]) -> None:
+        self._engine = engine
+        self._tools = tools
+        self._files = Aside(f"{engine.place.name}'s data")
+        self._witness = Aside(f"{engine.place.name}'s disk")
+        self._life = ""
+        self._exhausted = False
+        self._opening: int | None = None
+        """Where a primary stood before clients were let in."""
+        self._unacknowledged: tuple[int, float] | None = None
+        self._link = Link()
+        self._followed: Name | None = None
+        self._probe: asyncio.Task[None] | None = None
+        self._probe_s = 0.0
+        self._last: Observation | None = None
+        """Of this life."""
+        self._log: Log | None = None
+        self._control: tuple[tuple[int, int], control_file.ControlFile] | None = None
+        self.receiver: int | None = None
+        """The process that holds the link, for who wants to hear of its end."""
+
+    def close(self) -> None:
+        """Give up what is outstanding."""
+        if self._probe is not None:
+            self._probe.cancel()
+
+    async def look(self) -> Observation:
+        """All of it. Raises DriverFault when nothing can be said."""
+        state = await self._engine.state()
+        if state.life != self._life:
+            self._new_life(state.life)
+        empty, unusable = await self._files.do(self._emptiness, ANSWER_S)
+        if not state.running:
+            return await self._dead(empty=empty, unusable=unusable)
+        return await self._alive()
+
+    def _new_life(self, life: str) -> None:
+        self._life = life
+        self._exhausted = False
+        self._opening = self._unacknowledged = self._last = self._log = None
+        self._link, self._followed, self.receiver = Link(), None, None
+
+    def _emptiness(self) -> tuple[bool, bool]:
+        data = self._engine.place.data
+        empty = copying.is_empty(data)
+        return empty, not empty and bool(copying.unusable(data))
+
+    # ---- while it does not run ----
+
+    async def _dead(self, *, empty: bool, unusable: bool) -> Observation:
+        position, clean = None, False
+        if not empty and not unusable:
+            with suppress(Refused):
+                control = await self._read_control()
+                clean = control.state is State.SHUT_DOWN
+                if clean:
+                    position = await self._files.do(lambda: self._end_of(control), ANSWER_S)
+        return Observation(Running.DEAD, empty=empty, position=position, clean_stop=clean)
+
+    async def _read_control(self) -> control_file.ControlFile:
+        path = self._engine.place.data / "global" / "pg_control"
+        facts = await self._files.do(path.stat, ANSWER_S)
+        mark = (facts.st_mtime_ns, facts.st_ino)
+        if self._control is None or self._control[0] != mark:
+            self._control = (mark, await control_file.read(self._tools(), self._engine.place.data))
+        return self._control[1]
+
+    def _end_of(self, control: control_file.ControlFile) -> Position | None:
+        """Where the record of the last checkpoint ends: after a clean stop nothing comes behind it."""
+        log = Log.of(self._engine.place.data)
+        end = log.record_end(control.timeline, control.checkpoint)
+        return None if end is None else branches.position(log, control.timeline, end, self._tools().account)
+
+    # ---- while it runs ----
+
+    async def _alive(self) -> Observation:
+        disk = asyncio.ensure_future(self._disk_fails())
+        try:
+            said = await self.ask()
+        except DriverFault:
+            return await self._mute(disk_fails=await disk)
+        now_s = time.monotonic()
+        self._exhausted = self._exhausted or said.exhausted or said.receiver is not None
+        self.receiver = said.receiver
+        if said.source != self._followed:
+            self._link, self._followed = Link(), said.source
+        age_ms = self._link.age_ms(said, now_s) if said.source is not None else None
+        write_fails = await self._write_fails(said)
+        disk_fails = await disk
+        primary = not said.in_recovery
+        self._last = Observation(
+            running=Running.UP,
+            empty=False,
+            promoted_epoch=said.epoch if primary else 0,
+            # One that was promoted by another hand may take writes, and nobody allowed it to.
+            writable=primary and (said.clients or not said.epoch),
+            covered=self.covered(said),
+            replay_lag_bytes=max(0, said.received - said.replayed) if said.in_recovery else 0,
+            streaming_from=said.source if age_ms is not None else None,
+            link_age_ms=age_ms,
+            sync=said.rule if primary else None,
+            write_fails=write_fails,
+            starved=self._starved(said, now_s),
+            disk_fails=disk_fails,
+            position=await self._position(said),
+        )
+        return self._last
+
+    async def ask(self) -> Said:
+        """What the engine says."""
+        return _said((await self._engine.ask(_LOOK, within_s=ANSWER_S))[0])
+
+    async def _mute(self, *, disk_fails: bool) -> Observation:
+        """It runs, and says nothing: it is starting, or it hangs."""
+        if self._last is None:
+            now = await self._engine.in_force()
+            starting = Observation(Running.STARTING, empty=False, position=None, disk_fails=disk_fails)
+            if not now.epoch:
+                return starting
+            self._last = replace(starting, running=Running.UP, promoted_epoch=now.epoch, writable=now.clients)
+        leads = self._last.promoted_epoch > 0
+        return replace(self._last, position=None, write_fails=leads, disk_fails=disk_fails)
+
+    async def _position(self, said: Said) -> Position | None:
+        if said.in_recovery and not self._exhausted:
+            return None
+        try:
+            return await self._files.do(lambda: self._translate(said), ANSWER_S)
+        except DriverFault:
+            return None
+
+    def _translate(self, said: Said) -> Position | None:
+        if self._log is None:
+            self._log = Log.of(self._engine.place.data)
+        return branches.position(self._log, said.timeline, said.offset, self._tools().account)
+
+    def covered(self, said: Said) -> bool:
+        """Whether enough voters have all that was there before clients come in."""
+        if said.in_recovery or said.clients:
+            return True
+        if self._opening is None:
+            self._opening = said.flushed
+        return said.having(self._opening) >= said.acks
+
+    def _starved(self, said: Said, now_s: float) -> bool:
+        """Whether too few voters are there, or do not acknowledge what was written a while ago."""
+        if said.in_recovery or not said.clients:
+            self._unacknowledged = None
+            return False
+        if said.having(0) < said.acks:
+            return True
+        if self._unacknowledged is None or said.having(self._unacknowledged[0]) >= said.acks:
+            self._unacknowledged = (said.flushed, now_s)
+        return now_s - self._unacknowledged[1] > _SLOW_S
+
+    async def _write_fails(self, said: Said) -> bool:
+        """Whether a write on a fresh connection is not executed. It does not wait for standbys."""
+        if said.in_recovery or not said.clients:
+            return False
+        if self._probe is None and time.monotonic() - self._probe_s > PROBE_EVERY_S:
+            self._probe = asyncio.create_task(self._write())
+        if self._probe is None:
+            return False
+        done, _ = await asyncio.wait({self._probe}, timeout=PROBE_S)
+        if not done:
+            return True
+        probe, self._probe = self._probe, None
+        fails = probe.exception() is not None
+        self._probe_s = 0.0 if fails else time.monotonic()
+        return fails
+
+    async def _write(self) -> None:
+        async with asyncio.timeout(PROBE_GIVEN_UP_S):
+            await once(self._engine.conninfo("understudy probe"), _PROBE)
+
+    async def _disk_fails(self) -> bool:
+        try:
+            await self._witness.do(self._touch, ANSWER_S)
+        except (DriverFault, OSError):
+            return True
+        return False
+
+    def _touch(self) -> None:
+        """Write a few bytes beside the data, and have them on the disk."""
+        with (self._engine.place.ours / "witness").open("wb") as file:
+            file.write(b"%d\n" % time.monotonic_ns())
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _said(row: Row) -> Said:
+    (role, epoch, clients, source, rule, received, replayed, flushed, file, waits, pid, heard, silent, standbys) = row
+    return Said(
+        in_recovery=role == "t",
+        epoch=int(epoch or 0),
+        clients=clients == "in",
+        source=Name(source) if source else None,
+        rule=settings.read_rule(rule or ""),
+        received=lsn.parse(received) if received else 0,
+        replayed=lsn.parse(replayed) if replayed else 0,
+        flushed=lsn.parse(flushed) if flushed else 0,
+        timeline=int(file[:8], 16) if file else None,
+        exhausted=waits in _EXHAUSTED,
+        receiver=int(pid) if pid else None,
+        heard=heard,
+        silent_s=float(silent or 0),
+        standbys=tuple(_standby(part) for part in (standbys or "").split(",") if part),
+    )
+
+
+def _standby(part: str) -> tuple[str, int]:
+    name, _, flushed = part.rpartition(" ")
+    return name, lsn.parse(flushed)

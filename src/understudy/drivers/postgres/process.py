@@ -1,0 +1,283 @@
+"""The engine of one node as a process with a configuration: started, told to read it again, stopped, killed, asked.
+
+What is decided about it is elsewhere (driver.py and what it calls). RULES: our files are written before the engine is
+told, whole or not at all; `standby.signal` is in the data whenever the engine is started, so no start is ever writable.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from understudy.core.errors import Refused
+from understudy.drivers.base import DriverFault, EngineProcess, EngineState, OsUser
+from understudy.drivers.postgres import beside, settings
+from understudy.drivers.postgres.aside import Aside
+from understudy.drivers.postgres.client import Row, Session, conninfo
+from understudy.drivers.postgres.settings import InForce, Place
+from understudy.drivers.postgres.tools import ENVIRONMENT, Account, Tools
+
+FILES_S = 2.0
+"""How long small files may take."""
+_ANSWER_S = 0.5
+"""How long a healthy engine takes to answer at most, on a busy machine."""
+POLL_S = 0.001
+_START_POLL_S = 0.005
+_LONGEST_SOCKET = 107
+_OVERRULED = ("synchronous_standby_names", "primary_conninfo", "hba_file")
+"""What safety rests on, and ALTER SYSTEM could change."""
+_IN_FORCE = "SELECT " + ", ".join(f"current_setting('{name}')" for name in ("understudy.serial", *_OVERRULED))
+
+
+class Engine:
+    """One node's engine."""
+
+    def __init__(self, place: Place, process: EngineProcess, tools: Callable[[], Tools], password: str) -> None:
+        self.place = place
+        self.process = process
+        self._tools = tools
+        self._password = password
+        self.disk = Aside(f"{place.name}'s disk")
+        self._session: Session | None = None
+        self._life = ""
+        self._one_at_a_time = asyncio.Lock()
+        self._in_force: InForce | None = None
+        if len(str(place.ours)) + len(f"/.s.PGSQL.{place.address.port}") >= _LONGEST_SOCKET:
+            raise Refused(
+                f"{place.data} has too long a name for a socket beside it: choose a data directory of at most "
+                f"{_LONGEST_SOCKET - len('.understudy/run/.s.PGSQL.65535')} bytes."
+            )
+
+    # ---- what is asked of it ----
+
+    def conninfo(self, application: str = "understudy") -> str:
+        """How we reach it, from this host."""
+        place = self.place
+        return conninfo(
+            host=str(place.ours),
+            port=place.address.port,
+            user=place.superuser,
+            dbname="postgres",
+            passfile=str(place.passwords),
+            application_name=application,
+            gssencmode="disable",
+            options="-c synchronous_commit=local",
+        )
+
+    async def fresh(self) -> Session:
+        """A new session, which replaces the one that is kept: its process was started by the postmaster just now."""
+        session = await Session.open(self.conninfo())
+        self.drop()
+        self._session = session
+        return session
+
+    async def ask(self, sql: str, *values: str | None, within_s: float = _ANSWER_S) -> list[Row]:
+        """Ask on the session that is kept. Raises SqlFault; DriverFault when it does not answer in time."""
+        try:
+            async with asyncio.timeout(within_s), self._one_at_a_time:
+                if self._session is None or not self._session.alive:
+                    await self.fresh()
+                assert self._session is not None  # noqa: S101  just made
+                return await self._session.ask(sql, *values)
+        except TimeoutError:
+            raise DriverFault(f"PostgreSQL on {self.place.name} does not answer within {within_s:.1f} s.") from None
+
+    def drop(self) -> None:
+        """Let go of the session."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    # ---- configuration ----
+
+    async def in_force(self) -> InForce:
+        """What was written last."""
+        if self._in_force is None:
+            self._in_force = await self.disk.do(self._read, FILES_S)
+        return self._in_force
+
+    async def write(self, *, anew: bool = False, **changes: Any) -> InForce:
+        """Write our files with these changes, or `anew` with nothing but these. The engine does not know of it yet."""
+        now = await self.in_force()
+        now = replace(InForce() if anew else now, serial=now.serial + 1, **changes)
+        self._in_force = None  # cut short, nobody knows which is there
+        await self.disk.do(lambda: self._write(now), FILES_S)
+        self._in_force = now
+        return now
+
+    async def reload(self, **changes: Any) -> InForce:
+        """Write our files, and have the engine read them: when this returns, new sessions go by them."""
+        now = await self.write(**changes)
+        await self.process.signal(signal.SIGHUP)
+        await self.has_read(now)
+        return now
+
+    async def has_read(self, now: InForce) -> None:
+        """Wait until the session that is kept has read this configuration: the postmaster has before it."""
+        await until(lambda: self._has_read(now))
+
+    async def _has_read(self, now: InForce) -> bool:
+        return self._is_read(now, (await self.ask(_IN_FORCE))[0])
+
+    async def has_read_for_certain(self, now: InForce) -> None:
+        """Wait until the postmaster has read all of it, and whoever comes in goes by it."""
+        async with asyncio.timeout(FILES_S):
+            while True:
+                async with self._one_at_a_time:
+                    session = await self.fresh()
+                    if self._is_read(now, (await session.ask(_IN_FORCE))[0]):
+                        return
+                await asyncio.sleep(POLL_S)
+
+    def _is_read(self, now: InForce, row: Row) -> bool:
+        """Whether the engine goes by this configuration. DriverFault when something else overrules a part of it."""
+        serial, *found = row
+        if serial != str(now.serial):
+            return False
+        for name, value in zip(_OVERRULED, found, strict=True):
+            if value != settings.owned(self.place, now)[name]:
+                raise DriverFault(
+                    f"{name} on {self.place.name} is not what understudy has set: postgresql.auto.conf overrules it. "
+                    f"Take it out there (ALTER SYSTEM RESET {name}) and start the engine anew."
+                )
+        return True
+
+    def role_verifier(self) -> str:
+        """What the server keeps of the role's password."""
+        if self._session is None:
+            raise DriverFault("There is no session with PostgreSQL.")
+        return self._session.verifier(settings.ROLE, settings.role_password(self._password))
+
+    def make_standby(self) -> None:
+        """See to it that the next start is a standby's. On a thread."""
+        make_standby(self.place.data, self._tools())
+
+    def _read(self) -> InForce:
+        try:
+            return settings.read_back(self.place.configuration.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return InForce()
+        except OSError as error:
+            raise DriverFault(f"{self.place.configuration} cannot be read ({error}).") from error
+
+    def _write(self, now: InForce) -> None:
+        place, account = self.place, self._tools().account
+        theirs = place.data / "pg_hba.conf"
+        try:
+            beside.prepare(beside.of(place.data), account)
+            text = theirs.read_text(encoding="utf-8", errors="replace") if theirs.exists() else ""
+            _put(place.passwords, settings.passwords(place, self._password), account)
+            _put(place.hba, settings.hba(place, now, text), account)
+            if now.source is None:
+                place.follow_password.unlink(missing_ok=True)
+            else:
+                _put(place.follow_password, settings.follow_password(self._password), account)
+            _put(place.configuration, settings.configuration(place, now), account)
+        except OSError as error:
+            raise DriverFault(f"The configuration of {place.name} cannot be written ({error}).") from error
+
+    # ---- life ----
+
+    async def start(self, epoch: int, **changes: Any) -> None:
+        """Start it as a standby, and wait until it takes sessions; as it is, when it runs already."""
+        state = await self.process.look()
+        if not state.running:
+            now = await self.write(anew=True, **changes)
+            await self.disk.do(self._before_start, FILES_S)
+            self.drop()
+            tools = self._tools()
+            account = tools.account
+            who = OsUser(account.uid, account.gid, account.groups) if os.geteuid() == 0 else None
+            await self.process.start(
+                [tools.path("postgres"), "-D", str(self.place.data), "-c", f"config_file={self.place.configuration}"],
+                environment=ENVIRONMENT,
+                directory=self.place.data,
+                log=self.place.log,
+                user=who,
+                epoch=epoch,
+            )
+            await self._until_it_serves()
+            await self.has_read(now)
+        else:
+            await self._until_it_serves()
+
+    async def _until_it_serves(self) -> None:
+        while True:
+            state = await self.process.look()
+            if not state.running:
+                said = await self.disk.do(self._last_words, FILES_S)
+                raise DriverFault(f"PostgreSQL on {self.place.name} ended while it started: {said}")
+            with suppress(DriverFault):
+                await self.ask("SELECT 1")
+                return
+            await asyncio.sleep(_START_POLL_S)
+
+    def _before_start(self) -> None:
+        """Nothing lives below this node's guard: what names a process is stale, and the number may be another's."""
+        place = self.place
+        try:
+            make_standby(place.data, self._tools())
+            for stale in (place.data / "postmaster.pid", place.ours / f".s.PGSQL.{place.address.port}.lock"):
+                stale.unlink(missing_ok=True)
+        except OSError as error:
+            raise DriverFault(f"{place.data} cannot be made ready to start ({error}).") from error
+
+    def _last_words(self) -> str:
+        try:
+            with self.place.log.open("rb") as file:
+                file.seek(max(0, file.seek(0, 2) - 4096))
+                lines = file.read().decode(errors="replace").splitlines()
+        except OSError:
+            return f"its log {self.place.log} cannot be read."
+        telling = [line for line in lines if any(word in line for word in ("FATAL:", "PANIC:", "ERROR:"))]
+        return f"{(telling or lines or ['it said nothing'])[-1].strip()} (more in {self.place.log})."
+
+    async def kill(self, epoch: int) -> None:
+        """Kill it with its whole family, verified."""
+        self.drop()
+        await self.process.kill(epoch=epoch)
+
+    async def state(self) -> EngineState:
+        """Its process. The session of an earlier life is let go."""
+        state = await self.process.look()
+        if state.life != self._life:
+            self.drop()
+            self._life = state.life
+        return state
+
+
+async def until(came: Callable[[], Awaitable[bool]], every_s: float = POLL_S) -> None:
+    """Ask again and again, which is how PostgreSQL has to be waited for."""
+    while not await came():
+        await asyncio.sleep(every_s)
+
+
+def make_standby(data: Path, tools: Tools) -> None:
+    """See to it that whatever starts on this data is a standby."""
+    path = data / "standby.signal"
+    if not path.exists():
+        path.touch(mode=0o600)
+        tools.account.give(path)
+        beside.flush(data)
+
+
+def _put(path: Path, text: str, account: Account) -> None:
+    """Replace a small file when it is another, readable by the engine's user alone.
+
+    Not flushed: every start of an engine writes all of them anew.
+    """
+    try:
+        if path.read_text(encoding="utf-8") == text:
+            return
+    except (FileNotFoundError, UnicodeDecodeError):
+        pass
+    new = path.with_name(path.name + ".tmp")
+    new.touch(mode=0o600)
+    account.give(new)
+    with new.open("w", encoding="utf-8") as file:
+        file.write(text)
+    new.replace(path)

@@ -1,0 +1,88 @@
+"""The other nodes as they are reached from here: to copy from, to compare with. A connection for each question."""
+
+import asyncio
+import json
+
+from understudy.core.errors import Refused
+from understudy.core.lineage import Branch, Position
+from understudy.core.text import Name
+from understudy.drivers.base import DriverFault
+from understudy.drivers.postgres import branches, lsn, settings
+from understudy.drivers.postgres.client import Row, conninfo, once
+from understudy.drivers.postgres.home import Source
+from understudy.drivers.postgres.settings import Place
+
+_ANSWER_S = 5.0
+_WHERE = f"""
+SELECT pg_is_in_recovery(), CASE WHEN NOT pg_is_in_recovery() THEN pg_walfile_name(pg_current_wal_flush_lsn()) END,
+       CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn() END, pg_read_file('{branches.KEPT}')
+"""
+
+
+class Sources:
+    """Every other node of the cluster."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    def of(self, name: Name) -> Source:
+        """That node. Raises Refused when it is none of the cluster."""
+        return Source(name, self._conninfo(name), lambda sql: self._ask(name, sql))
+
+    async def major(self, name: Name) -> int:
+        """Its major version."""
+        [[number]] = await self._ask(name, "SHOW server_version_num")
+        return int(number or 0) // 10000
+
+    async def reserve_slot(self, name: Name) -> None:
+        """A place there for us that keeps the log from now on. One that has lost its log is made anew."""
+        slot = settings.slot_name(self._place.name)
+        there = await self._ask(
+            name, "SELECT active, restart_lsn, wal_status FROM pg_replication_slots WHERE slot_name = $1", slot
+        )
+        if there and (there[0][0] == "t" or (there[0][1] is not None and there[0][2] != "lost")):
+            return
+        if there:
+            await self._ask(name, "SELECT pg_drop_replication_slot($1)", slot)
+        await self._ask(name, "SELECT pg_create_physical_replication_slot($1, true)", slot)
+
+    async def position(self, name: Name) -> Position:
+        """Where it stands. Raises DriverFault while it is no primary."""
+        [[in_recovery, file, flushed, kept]] = await self._ask(name, _WHERE)
+        if in_recovery == "t" or file is None or flushed is None:
+            raise DriverFault(f"{name} is no primary yet.")
+        timeline, ids = int(file[:8], 16), json.loads(kept or "{}")
+        history: list[tuple[int, int]] = []
+        if timeline > 1:
+            [[text]] = await self._ask(name, f"SELECT pg_read_file('pg_wal/{timeline:08X}.history')")
+            history = branches.parse_history(text or "")
+        if str(timeline) not in ids:
+            raise DriverFault(f"{name} has become primary just now, and has not looked at itself since.")
+        starts = [0, *(end for _, end in history)]
+        numbers = [*(number for number, _ in history), timeline]
+        found = tuple(
+            Branch(ids.get(str(number), str(number)), start) for number, start in zip(numbers, starts, strict=True)
+        )
+        return Position(found, lsn.parse(flushed))
+
+    async def _ask(self, name: Name, sql: str, *values: str) -> list[Row]:
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                return await once(self._conninfo(name), sql, *values)
+        except TimeoutError:
+            raise DriverFault(f"{name} does not answer within {_ANSWER_S:.0f} s.") from None
+
+    def _conninfo(self, name: Name) -> str:
+        address = self._place.peer(name)
+        if address is None:
+            raise Refused(f"{name} is no other node of this cluster than {self._place.name}.")
+        return conninfo(
+            host=address.host,
+            port=address.port,
+            user=settings.ROLE,
+            dbname="postgres",
+            passfile=str(self._place.passwords),
+            application_name=f"understudy {self._place.name}",
+            gssencmode="disable",
+            connect_timeout=2,
+        )
