@@ -94,7 +94,7 @@ async def open_agent(spec: Spec, state_dir: Path, *, host: Name | None) -> Async
 async def _open_store(spec: Spec, place: "StateDir") -> "Store":
     """The store that the spec names; an etcd may be away."""
     from understudy.control.reopening import ReopeningStore
-    from understudy.store.etcd import EtcdSettings
+    from understudy.store.etcd import TIMEOUT_S, EtcdSettings
     from understudy.store.etcd import EtcdStore as Etcd
     from understudy.store.sqlite import SqliteStore as Sqlite
 
@@ -102,17 +102,19 @@ async def _open_store(spec: Spec, place: "StateDir") -> "Store":
     if isinstance(wanted, SqliteStore):
         return await Sqlite.open(place.store)
     endpoints = tuple(str(endpoint) for endpoint in wanted.endpoints)
-    settings = EtcdSettings(endpoints, spec.cluster, _tls(spec, wanted.tls), _login(spec, wanted))
+    # No call may take longer than a cluster's own patience with the store: it would count as lost all the same.
+    timeout_s = min([TIMEOUT_S, *(one.cluster.timers.timeout_ms / 1000 for one in spec.clusters)])
+    settings = EtcdSettings(endpoints, spec.cluster, _tls(wanted.tls), _login(spec, wanted), timeout_s)
     return ReopeningStore(await Etcd.open(settings), partial(Etcd.open, settings))
 
 
-def _tls(spec: Spec, files: TlsFiles | None) -> "Tls | None":
+def _tls(files: TlsFiles | None) -> "Tls | None":
     from understudy.store.etcd_wire import Tls
 
     if files is None:
         return None
-    ca, certificate, key = (Path(spec.directory, name) if name else None for name in (files.ca, files.certificate, files.key))
-    return Tls(ca or Path(spec.directory, files.ca), certificate, key)
+    shown = (Path(name) if name else None for name in (files.certificate, files.key))
+    return Tls(Path(files.ca), *shown)
 
 
 def _login(spec: Spec, wanted: EtcdStore) -> "Login | None":

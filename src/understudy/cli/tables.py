@@ -144,7 +144,8 @@ def objectives_line(figures: Objectives) -> str:
 
 
 def _summary(status: Status) -> Text:
-    everything = [(each.name, each.health) for each in (*status.services, *status.clusters)]
+    everything = [(service.name, service.health) for service in status.services]
+    everything += [(cluster.name, cluster.health) for cluster in status.clusters]
     count = Counter(health for _, health in everything)
     told = ", ".join(f"{number(count[health])} {health}" for health in ServiceHealth if count[health])
     summary = Text(f"{counted(len(everything), 'service')}: {told or 'none'}")

@@ -94,10 +94,9 @@ async def _show_ready(operator: Operator, spec: Spec) -> None:
         patient = looked_s - begin_s < PATIENCE_S
         try:
             status = await operator.status()
+            everything: list[ServiceStatus | ClusterStatus] = [*status.services, *status.clusters]
             waiting = [
-                f"{each.name} ({plain(each.reason)})"
-                for each in (*status.services, *status.clusters)
-                if not is_ready(each, patient=patient)
+                f"{each.name} ({plain(each.reason)})" for each in everything if not is_ready(each, patient=patient)
             ]
             if not waiting:
                 return _say(ready_line(status, str(spec.api)))

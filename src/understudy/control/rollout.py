@@ -21,6 +21,7 @@ from understudy.control.versions import StoredSpec, Versions
 from understudy.control.view import SpecChange, Version
 from understudy.core.errors import Fault, Refused
 from understudy.core.events import Event, EventKind
+from understudy.core.fixed_changes import fixed_changes
 from understudy.core.model import LOCAL, Spec
 from understudy.core.pool_health import SERVING, kept_out
 from understudy.core.pools import Admin
@@ -34,21 +35,6 @@ from understudy.spec import read
 PATIENCE_S = 5.0
 """How long a command's end waits for what is in flight, and the next restart for the one before to serve again."""
 POLL_S = 0.05
-
-
-def refuse_fixed(old: Spec, new: Spec) -> None:
-    """Refuse a change of what a running agent cannot change."""
-    fixed = {
-        "the cluster's name": (old.cluster, new.cluster),
-        "the store": (old.store, new.store),
-        "the API's address": (old.api, new.api),
-    }
-    for what, (was, wanted) in fixed.items():
-        if was != wanted:
-            raise Refused(
-                f"{what} cannot change while the agent runs ({was} is in force, {wanted} is asked for): "
-                "set it back, or end the agent and start it with the new spec"
-            )
 
 
 def local_part(spec: Spec, host: Name) -> Spec:
@@ -164,7 +150,8 @@ class Rollout:
         """
         old = self._whole
         new = await asyncio.to_thread(read, text, old.directory, os.environ)
-        refuse_fixed(old, new)
+        if faults := fixed_changes(old, new):
+            raise Refused("\n  ".join(faults))
         return same_where_equal(old, new)
 
     async def _switch(self, whole: Spec, version: int, kind: EventKind | None) -> SpecChange:

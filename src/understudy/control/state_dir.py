@@ -61,7 +61,7 @@ class StateDir:
 
     def guard(self, service: str, node: str) -> Path:
         """The directory of a node's guard."""
-        return self.path / "guards" / f"{service}-{node}"
+        return self.path / "guards" / service / node
 
     def keep_password(self, service: str, user: str, password: str) -> None:
         """Write down how to enter a cluster, in the form that PostgreSQL's own programs read (PGPASSFILE)."""
