@@ -120,6 +120,8 @@ class ClusterService:
     preferred: Name | None = None
     """Where the primary should be when all is well; None (the default) means wherever it is: no failback."""
     failback_every_s: int = 3600
+    version: int = 0
+    """Of the spec that says so; rises with every change, so that nobody takes an older one for the newer."""
 
     def node(self, name: str) -> Node | None:
         """The node of that name."""

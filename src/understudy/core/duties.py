@@ -2,7 +2,8 @@
 
 RULES: a duty keeps its `since` as long as it says the same. A node with less data than it had is never followed and
 never follows as it is: it is rebuilt, its data kept. A fenced node comes back only by rejoining; so does one that
-cannot be started as a standby (a rejoin may have been cut short): rejoining finds out whether it must be rebuilt.
+cannot be started as a standby (a rejoin may have been cut short), and one that is new or was away from the spec:
+rejoining finds out whether it must be rebuilt. A standby that leaves goes on until the commit rule does without it.
 """
 
 from dataclasses import replace
@@ -61,14 +62,23 @@ def tended(view: ClusterView, record: ClusterRecord) -> ClusterRecord:
     primary = cast("Name", record.primary)  # whoever tends has one
     names = {node.name for node in view.service.nodes} - {primary}
     changed = [_next_duty(view, record, name, primary) for name in sorted(names)]
-    gone = [duty.node for duty in record.duties if duty.node not in names and duty.node != primary]
+    acknowledging = set[Name]().union(*(rule.voters for rule in record.sync))
+    gone = [
+        duty.node
+        for duty in record.duties
+        if duty.node not in names
+        and duty.node != primary
+        and not (duty.kind is DutyKind.STANDBY and duty.node in acknowledging)  # until the commit rule does without it
+    ]
     changed += [Duty(name, DutyKind.ABSENT) for name in gone]
     return _forget_gone(view, ordered(record, *changed), gone)
 
 
 def _next_duty(view: ClusterView, record: ClusterRecord, name: Name, primary: Name) -> Duty:
     duty, report = record.duty(name), fresh(view, name)
-    if duty is None or duty.kind in (DutyKind.ABSENT, DutyKind.CLOSED, DutyKind.FROZEN):
+    if duty is None or duty.kind is DutyKind.ABSENT:
+        return Duty(name, DutyKind.REBUILD if ruined(view.report(name)) else DutyKind.REJOIN, primary)
+    if duty.kind in (DutyKind.CLOSED, DutyKind.FROZEN):
         return under(view, record, name, primary)
     if report is None or report.record_serial < duty.since:
         return duty

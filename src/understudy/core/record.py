@@ -195,6 +195,11 @@ class ClusterRecord:
     makes is bounded by failback_every_s."""
     reason: str = ""
     """The sentence of the row that led here."""
+    spec: int = 0
+    """The version of the newest spec by which anything was decided: who has an older one must not decide any more."""
+    owed: Position | None = None
+    """Where the primary stood when a rule that loses nothing was last given up: what had been acknowledged under it
+    must be in whoever wins, whatever may be lost by now."""
 
     def duty(self, node: Name) -> Duty | None:
         """The duty of that node."""
