@@ -15,7 +15,7 @@ from understudy.core.clock import Now
 from understudy.core.election import loss
 from understudy.core.events import Event, EventKind, Fact
 from understudy.core.fsm import Effect, Row
-from understudy.core.lineage import Position, contains
+from understudy.core.lineage import Position, Relation, relate
 from understudy.core.record import (
     Blocked,
     ClusterRecord,
@@ -172,11 +172,13 @@ def _enthrone(draft: Draft, case: Case, winner: Name, ground: Ground, lost: Loss
     record = draft.record
     report = case.view.report(winner)
     position = report.position if report else None
+    if position is None and record.accept_loss:
+        record = replace(record, start=None, known=None)  # it may lack both, and a person has agreed to that
     crowned = replace(
         duties.crowned(case.view, record, winner),
         primary=winner,
         ground=ground,
-        sync=(sync.first_rule(case.view, record, winner),),
+        sync=sync.first_rules(case.view, record, winner, position),
         sync_mark=None,
         electorates=(sync.first_electorate(case.view, record, winner),),
         electorate_serial=record.serial + 1,
@@ -189,6 +191,17 @@ def _enthrone(draft: Draft, case: Case, winner: Name, ground: Ground, lost: Loss
     said = f"{winner} gets the part in epoch {record.epoch}, at {position or 'an unknown position'}, by {ground}{why}."
     draft = replace(draft, lease=LeaseOrder(winner, record.epoch)).with_record(crowned)
     return draft.tell(EventKind.CLUSTER_CROWNED, said, winner, epoch=record.epoch, ground=str(ground))
+
+
+def _begin_reign(draft: Draft, case: Case) -> Draft:
+    """Where the reign really begins, by its own word: at the crown it may not have been readable."""
+    record = draft.record
+    report = case.view.report(cast("Name", record.primary))
+    position = report.position if report else None
+    if position is None:
+        return draft
+    start = record.start or Position(position.branches, position.branches[-1].start)
+    return draft.with_record(replace(record, start=start, known=position))
 
 
 def _crown_old(draft: Draft, case: Case) -> Draft:
@@ -311,10 +324,15 @@ def _adopt(draft: Draft, case: Case) -> Draft:
     return draft.tell(EventKind.CLUSTER_ADOPTED, said, epoch=made.epoch)
 
 
-def _further(one: Position | None, other: Position | None) -> Position | None:
-    if one is None or other is None:
-        return one or other
-    return other if contains(other, one) else one
+def _further(known: Position | None, own: Position | None) -> Position | None:
+    """What a primary is known to have reached: its own word, unless that is only older, or has lost something.
+
+    Where the two went different ways, `known` is from before its reign, which began without it (a crown at a position
+    that could not be read).
+    """
+    if known is None or own is None:
+        return known or own
+    return known if relate(own, known) is Relation.BEHIND else own
 
 
 def timed(view: ClusterView, record: ClusterRecord, before: Phase) -> Timings:
@@ -346,6 +364,7 @@ _EFFECTS: dict[Effect, Callable[[Draft, Case], Draft]] = {
     Effect.CROWN: _crown,
     Effect.CROWN_TARGET: _crown_target,
     Effect.CROWN_OLD: _crown_old,
+    Effect.BEGIN_REIGN: _begin_reign,
     Effect.CONCLUDE: _conclude,
     Effect.HAND_OVER: _hand_over,
     Effect.TAKE_REQUEST: _take_request,

@@ -14,8 +14,8 @@ from typing import cast
 
 from understudy.core import quorum
 from understudy.core.health import fresh, heard
-from understudy.core.lineage import contains, lacks_bytes
-from understudy.core.record import ClusterRecord, DutyKind, SyncConfig, wanted_sync
+from understudy.core.lineage import Position, contains, lacks_bytes
+from understudy.core.record import ClusterRecord, DutyKind, Phase, SyncConfig, wanted_sync
 from understudy.core.report import ClusterView, NodeReport, streams
 from understudy.core.text import Name
 
@@ -29,7 +29,21 @@ JOIN_LAG_BYTES = 16 * 1024 * 1024
 """A standby further behind would only hold up commits."""
 
 
-def first_rule(view: ClusterView, record: ClusterRecord, primary: Name) -> SyncConfig:
+def first_rules(
+    view: ClusterView, record: ClusterRecord, primary: Name, position: Position | None
+) -> tuple[SyncConfig, ...]:
+    """The rules that count from the crown on, the one to be put in force last.
+
+    Where its position is known, `record.start` stands for all that older rules acknowledged. Where it is not (its disk
+    did not answer), nothing does, so they count until the new rule's voters have caught up.
+    """
+    first = _first_rule(view, record, primary)
+    born = record.phase is Phase.BOOTSTRAPPING
+    older = () if position is not None or record.accept_loss or born else record.sync
+    return (*(rule for rule in older if not rule.same_rule(first)), first)
+
+
+def _first_rule(view: ClusterView, record: ClusterRecord, primary: Name) -> SyncConfig:
     """The rule under which a new primary starts: who can acknowledge soonest, but never fewer than the spec asks."""
     acks = _acks(view)
     others = [node.name for node in view.service.nodes if node.name != primary]
