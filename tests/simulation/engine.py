@@ -5,7 +5,6 @@ standby hears, and that two histories can fork. PostgreSQL, Redis and MariaDB di
 entry of UNIT bytes.
 """
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
@@ -601,7 +600,7 @@ class SimDriver:
             raise DriverFault(f"{self._engine.name} does not answer; it is tried again.")
 
     async def _pause(self, about_s: float) -> None:
-        await asyncio.sleep(about_s * (0.5 + self._engine.random.random()))
+        await self._agent.sleep(about_s * (0.5 + self._engine.random.random()))
         await self._agent.effect()
 
     async def _bootstrap(self) -> None:
