@@ -110,7 +110,10 @@ def remade(view: ClusterView, record: ClusterRecord | None) -> ClusterRecord:
         known=_furthest(ours),
         reason="the record was made anew above what the nodes carry",
     )
-    return made if record is None else replace(made, accept_loss=record.accept_loss, sworn_dead=record.sworn_dead)
+    if record is None:
+        return made
+    owed = record.owed if record.identity == identity else None
+    return replace(made, accept_loss=record.accept_loss, sworn_dead=record.sworn_dead, owed=owed)
 
 
 def worst(view: ClusterView) -> SyncConfig:

@@ -99,7 +99,8 @@ def _handover(view: ClusterView, record: ClusterRecord) -> Handover:
         return Handover.WAITING
     old, duty = view.report(record.primary), record.duty(record.primary)
     target = fresh(view, record.target)
-    if target is None or election.unfit(view, record, record.target):
+    left = view.service.node(record.target) is None
+    if target is None or left or election.unfit(view, record, record.target):
         return Handover.FAILED
     if old is None or duty is None or old.record_serial < duty.since:
         return Handover.WAITING

@@ -15,7 +15,7 @@ from understudy.core.clock import Now
 from understudy.core.election import loss
 from understudy.core.events import Event, EventKind, Fact
 from understudy.core.fsm import Effect, Row
-from understudy.core.lineage import Position, Relation, relate
+from understudy.core.lineage import Position, Relation, contains, relate
 from understudy.core.record import (
     Blocked,
     ClusterRecord,
@@ -27,6 +27,7 @@ from understudy.core.record import (
     Phase,
     Request,
     RequestKind,
+    SyncConfig,
     Timings,
 )
 from understudy.core.report import ClusterView, LeaseOrder
@@ -174,23 +175,33 @@ def _enthrone(draft: Draft, case: Case, winner: Name, ground: Ground, lost: Loss
     position = report.position if report else None
     if position is None and record.accept_loss:
         record = replace(record, start=None, known=None)  # it may lack both, and a person has agreed to that
+    rules = sync.first_rules(case.view, record, winner, position)
     crowned = replace(
         duties.crowned(case.view, record, winner),
         primary=winner,
         ground=ground,
-        sync=sync.first_rules(case.view, record, winner, position),
+        sync=rules,
         sync_mark=None,
         electorates=(sync.first_electorate(case.view, record, winner),),
         electorate_serial=record.serial + 1,
         start=position or record.start,
         known=position or record.known,
         loss=lost,
+        owed=_owed(record, rules, position),
     )
     refused = [f"{one.node} {one.refusal}" for one in case.seen.election.candidates if one.refusal]
     why = f"; passed over: {listed(refused, most=9)}" if refused else ""
     said = f"{winner} gets the part in epoch {record.epoch}, at {position or 'an unknown position'}, by {ground}{why}."
     draft = replace(draft, lease=LeaseOrder(winner, record.epoch)).with_record(crowned)
     return draft.tell(EventKind.CLUSTER_CROWNED, said, winner, epoch=record.epoch, ground=str(ground))
+
+
+def _owed(record: ClusterRecord, rules: tuple[SyncConfig, ...], position: Position | None) -> Position | None:
+    """What may never be lost from this crown on, beside what the new rules promise."""
+    if record.accept_loss:
+        return record.owed if record.owed and position and contains(position, record.owed) else None
+    loosened = any(rule.acks for rule in record.sync) and not any(rule.acks for rule in rules)
+    return position if loosened and position and record.phase is not Phase.BOOTSTRAPPING else record.owed
 
 
 def _begin_reign(draft: Draft, case: Case) -> Draft:

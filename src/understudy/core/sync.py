@@ -87,7 +87,8 @@ def _rule_step(view: ClusterView, record: ClusterRecord, primary: NodeReport) ->
         and contains(report.position, mark)
     )
     if quorum.caught_up(newest, reached):
-        return replace(record, sync=record.sync[-1:], sync_mark=None)
+        loosened = not newest.acks and any(rule.acks for rule in record.sync)
+        return replace(record, sync=record.sync[-1:], sync_mark=None, owed=mark if loosened else record.owed)
     return replace(record, sync_mark=mark)
 
 
@@ -97,8 +98,9 @@ def _wanted_rule(view: ClusterView, record: ClusterRecord, primary: NodeReport) 
         return SyncConfig(frozenset(), 0, serial)
     nodes = [node.name for node in view.service.nodes if node.name != primary.node]
     voters = {name for name in nodes if _acknowledges(view, record, name, primary, member=name in now.voters)}
-    if len(voters) < acks:  # too few: keep the last ones, and let writes wait
-        kept = voters | (now.voters & frozenset(nodes))
+    if len(voters) < acks:  # too few: keep the last ones, also those that are to leave, and let writes wait
+        standbys = {duty.node for duty in record.duties if duty.kind is DutyKind.STANDBY}
+        kept = voters | (now.voters & (standbys | set(nodes)))
         voters = kept if len(kept) >= acks else set(nodes)
     return SyncConfig(frozenset(voters), acks, serial)
 
