@@ -40,6 +40,8 @@ class Site:
         self.facts = NodeFacts()
         self.ever_frozen = 0
         self.ever_closed = 0
+        self.ever_known = 0
+        """The highest epoch that it ever had on its disk."""
 
     def start(self) -> None:
         """Start the engine below a new guard, which is not armed."""
@@ -99,6 +101,7 @@ class SiteDisk:
         site.facts = facts
         site.ever_frozen = max(site.ever_frozen, facts.frozen_epoch)
         site.ever_closed = max(site.ever_closed, facts.closed_epoch)
+        site.ever_known = max(site.ever_known, facts.epoch)
         site.engine.truth.touched()
 
     async def _flushed(self, keep: Callable[[], None]) -> None:
