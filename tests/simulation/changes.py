@@ -8,10 +8,16 @@ loop refuses that).
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
+from typing import TYPE_CHECKING
+
+from tests.simulation.faults import Fault
 
 from understudy.core.cluster import ClusterService, Durability, Node
 from understudy.core.model import FailoverMode
 from understudy.core.text import Name
+
+if TYPE_CHECKING:
+    from tests.simulation.draw import Plan
 
 SHARE = 0.35
 """Of the runs in which the spec changes."""
@@ -21,6 +27,18 @@ MOST_NODES = 6
 DELAYS_S = (0.0, 0.1, 1.0, 5.0, 20.0)
 """How far apart the hosts may hear of it."""
 BOUNDS_BYTES = (100, 1000, 1_000_000)
+COMPANY = (
+    "host_crash",
+    "engine_kill",
+    "agent_kill",
+    "agent_doom",
+    "isolate",
+    "cut_store",
+    "store_outage",
+    "cut",
+    "burst",
+)
+"""What befalls somebody while a change is under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +63,28 @@ class _Drawing:
     """Nodes that may be added."""
     gone: list[Node]
     """Nodes that were removed, and may come back with what is on their disks."""
+
+
+def with_changes(plan: "Plan") -> "Plan":
+    """The plan, in some of the runs with changes of its spec and with troubles that meet them."""
+    strict_engine = plan.rules.capabilities.zero_loss_commit
+    changes = draw_changes(plan.seed, plan.service, plan.hosts, plan.faulty_s, strict_engine=strict_engine)
+    if plan.theme or plan.observers_only or not changes:
+        return plan
+    random = Random(f"company {plan.seed}")
+    added = sorted({str(node.host) for node in nodes_of(plan.service, changes)} - set(plan.hosts))
+    hosts = (*plan.hosts, *added)
+    faults = [*plan.faults]
+    for change in changes:
+        at_s = change.at_s + random.expovariate(0.2)
+        if random.random() < 0.6 and at_s < plan.faulty_s - 5.0:
+            lasting_s = random.uniform(0.05, 1.0) * random.choice((0.5, 2.5)) * plan.service.timers.lease_ms / 1000
+            what = "primary" if random.random() < 0.4 else random.choice(hosts)
+            for_s = min(lasting_s, plan.faulty_s - 1.0 - at_s)
+            faults.append(Fault(at_s, random.choice(COMPANY), what, for_s, random.randrange(1000)))
+    rates = (*plan.rates, *(1.0 + random.uniform(-0.0004, 0.0004) for _ in added))
+    ordered = tuple(sorted(faults, key=lambda one: one.at_s))
+    return replace(plan, hosts=hosts, rates=rates, faults=ordered, changes=changes)
 
 
 def draw_changes(

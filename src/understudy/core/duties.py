@@ -53,7 +53,8 @@ def crowned(view: ClusterView, record: ClusterRecord, primary: Name) -> ClusterR
     names = [duty.node for duty in record.duties if view.service.node(duty.node)]
     names += [node.name for node in view.service.nodes if node.name not in names]
     others = [under(view, record, name, primary) for name in names if name != primary]
-    gone = [Duty(duty.node, DutyKind.ABSENT) for duty in record.duties if view.service.node(duty.node) is None]
+    left = [duty.node for duty in record.duties if view.service.node(duty.node) is None]
+    gone = [Duty(name, DutyKind.ABSENT) for name in left if name != primary]  # the last resort may have left, too
     return ordered(record, Duty(primary, DutyKind.PRIMARY), *others, *gone)
 
 
