@@ -12,7 +12,7 @@ from tests.simulation.work import Awaited
 from understudy.control.cluster.loop import ClusterLoop
 from understudy.control.cluster.ports import NodeFacts, OwnNode, Ports, PromiseRequest
 from understudy.core.clock import Now
-from understudy.core.cluster import Node
+from understudy.core.cluster import ClusterService, Node
 from understudy.core.cluster_route import Route
 from understudy.core.errors import Fault
 from understudy.core.events import Event
@@ -244,7 +244,7 @@ class Agent:
         self._woken = False
         self._due_s = float("inf")
         self._spins = 0
-        sites = [site for site in world.sites.values() if site.node.host == host.name]
+        sites = [world.sites[name] for name in world.residents[host.name]]
         for site in sites:
             site.engine.told.clear()
         timeout_s = world.plan.service.timers.timeout_ms / 1000
@@ -253,7 +253,7 @@ class Agent:
         self.loop = ClusterLoop(
             Ports(
                 host=Name(host.name),
-                service=world.plan.service,
+                service=world.specs[host.name],
                 capabilities=world.plan.rules.capabilities,
                 clock=SimClock(self.process),
                 store=self.store,
@@ -264,11 +264,17 @@ class Agent:
                 own=tuple(self._own(site) for site in sites),
                 draw_identity=world.draw_identity,
                 wake=self._wake,
+                let_go=lambda name: world.let_go(host.name, name),
                 router=Rerouting(world, self.process) if host.name in world.plan.routers else None,
             )
         )
         self.loop.start()
         self._wake()
+
+    def change(self, service: ClusterService) -> None:
+        """The agent hears of a new spec."""
+        here = [node for node in service.nodes if node.host == self.process.host.name]
+        self.loop.change(service, [self._own(self.world.sites[node.name]) for node in here])
 
     def _own(self, site: Site) -> OwnNode:
         agent = self.process

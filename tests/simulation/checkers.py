@@ -36,9 +36,12 @@ class _News:
 class Checker:
     """Is told of everything that really happens; remembers the first violation."""
 
-    def __init__(self, scheduler: Scheduler, service: ClusterService, bounds: Bounds, transcript: Transcript) -> None:
+    def __init__(
+        self, scheduler: Scheduler, specs: dict[int, ClusterService], bounds: Bounds, transcript: Transcript
+    ) -> None:
         self._scheduler = scheduler
-        self._service = service
+        self._specs = specs
+        """By version: a promotion is judged by the one that its record was decided by."""
         self._bounds = bounds
         self.transcript = transcript
         self.violation: Violation | None = None
@@ -98,7 +101,7 @@ class Checker:
             epoch,
             before,
             record.ground if record else None,
-            self._service.durability.max_loss_bytes,
+            self._specs[record.spec if record else 0].durability.max_loss_bytes,
             record.known if record else None,
             accept_loss=accepted,
         )

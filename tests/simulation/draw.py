@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from random import Random
 
+from tests.simulation.changes import Change, nodes_of, with_changes
 from tests.simulation.engine import ALL_RULES, MARIADB, POSTGRES, Rules
 from tests.simulation.faults import LOOSE, STRICT, THEMES, Fault, draw_faults, draw_themed, theme_of
 
@@ -38,6 +39,18 @@ class Plan:
     observers_only: bool
     """Faults befall only those who watch: the primary must keep its part (I11)."""
     write_every_s: float
+    changes: tuple[Change, ...] = ()
+    """How the spec changes; the last one stands in the end."""
+
+    @property
+    def final(self) -> ClusterService:
+        """The spec in the end."""
+        return self.changes[-1].service if self.changes else self.service
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """Every node that is ever in the spec."""
+        return nodes_of(self.service, self.changes)
 
     def __str__(self) -> str:
         """One line that says what is special about it."""
@@ -48,6 +61,7 @@ class Plan:
         return (
             f"{self.rules.kind}, {len(service.nodes)} nodes, {len(self.hosts)} agents, {rule}, {service.mode}, "
             f"lease {service.timers.lease_ms} ms, preferred {service.preferred}, {len(self.faults)} faults{extra}"
+            + (f", {len(self.changes)} changes" if self.changes else "")
         )
 
 
@@ -60,7 +74,7 @@ def draw(seed: int) -> Plan:
     hosts = tuple(f"h{number}" for number in range(1, count + 1 + random.choice((0, 0, 1))))
     observers_only = not theme and random.random() < 0.15 and count > 1
     faulty_s = 40.0 + 260.0 * random.random()
-    return Plan(
+    plan = Plan(
         seed=seed,
         service=service,
         rules=rules,
@@ -79,6 +93,7 @@ def draw(seed: int) -> Plan:
         observers_only=observers_only,
         write_every_s=random.choice((0.3, 1.0, 2.0)),
     )
+    return with_changes(plan)
 
 
 def bound_s(timers: Timers) -> float:

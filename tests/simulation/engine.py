@@ -559,7 +559,8 @@ class SimDriver:
         leading = engine.promoted_epoch > 0
         age_s = engine.link_age_s()
         running = engine.running
-        unreadable = stalled or hung or (running is not Running.UP and not engine.rules.readable_dead)
+        silent = running is not Running.UP and not engine.rules.readable_dead and not data.clean
+        unreadable = stalled or hung or silent  # what stops cleanly leaves behind how far it had come
         return Observation(
             running=running,
             empty=not data.branches,

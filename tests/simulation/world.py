@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from tests.simulation.agents import Agent, Router, Site
+from tests.simulation.changes import Change
 from tests.simulation.checkers import Checker
 from tests.simulation.clients import Clients
 from tests.simulation.draw import Plan, bound_s
@@ -26,11 +27,12 @@ from tests.simulation.transcript import Transcript
 from understudy.control.cluster.beats import content
 from understudy.control.cluster.ports import NodeFacts
 from understudy.control.keys import cluster_record
+from understudy.core.cluster import ClusterService
 from understudy.core.codec import decode
 from understudy.core.events import Event
 from understudy.core.invariants import Bounds
 from understudy.core.record import ClusterRecord, Phase, RequestKind
-from understudy.core.report import NodeReport
+from understudy.core.report import NodeReport, Running
 from understudy.core.text import Name
 from understudy.store.base import Delete, Put
 
@@ -54,10 +56,17 @@ class World(Plots):
         self.store = StoreServer(self.scheduler, self.random, self.network)
         steady_walls = all(fault.kind != "wall_step" for fault in plan.faults)  # the hold goes by the wall clock
         bounds = Bounds(bound_s(plan.service.timers), 0.9 * plan.service.failback_every_s if steady_walls else 0.0)
-        self.checker = Checker(self.scheduler, plan.service, bounds, self.transcript)
+        specs = {spec.version: spec for spec in (plan.service, *(change.service for change in plan.changes))}
+        self.checker = Checker(self.scheduler, specs, bounds, self.transcript)
         self.hosts = {name: self._host(name, rate) for name, rate in zip(plan.hosts, plan.rates, strict=True)}
         self.sites: dict[Name, Site] = {}
         self._build_sites()
+        self.specs = dict.fromkeys(plan.hosts, plan.service)
+        """What each host has heard of the spec last: an agent that is started anew begins with that."""
+        self.residents: dict[str, list[Name]] = {
+            name: [node.name for node in plan.service.nodes if node.host == name] for name in plan.hosts
+        }
+        """The nodes that each host's agent has to care for, those that have left included."""
         self.checker.closed = lambda name: self.sites[name].facts.closed_epoch > 0
         self.checker.known_epoch = lambda name: self.sites[name].ever_known
         self.checker.paused = lambda: self.paused
@@ -77,6 +86,8 @@ class World(Plots):
         }
         for fault in plan.faults:
             self.scheduler.at(fault.at_s, self._strike, fault)
+        for change in plan.changes:
+            self.scheduler.at(change.at_s, self._apply, change)
         self.scheduler.at(plan.faulty_s, self._heal)
 
     def run(self) -> None:
@@ -97,6 +108,10 @@ class World(Plots):
             self.checker.fail("I9", f"{len(primaries)} nodes take writes at the end")
             return
         self.checker.history(primaries[0])
+        members = [site.node.name for site in self._members()]
+        for name, site in self.sites.items():
+            if name not in members and site.engine.running is not Running.DEAD:
+                self.checker.fail("I9", f"{name} has left the spec and still runs at the end")
         if self.clients.last_routed_s < end_s - PATIENCE_S:
             self.checker.fail(
                 "I9", f"no write through a router was acknowledged since {self.clients.last_routed_s:.1f} s"
@@ -121,12 +136,17 @@ class World(Plots):
             record = self.checker.record
             primary = self.sites[record.primary].engine if record is not None and record.primary else None
             if record is not None and primary is not None and record.phase is Phase.STEADY and len(record.sync) == 1:
-                others = [site for site in self.sites.values() if site.engine is not primary]
+                others = [site for site in self._members() if site.engine is not primary]
                 full = [site for site in others if site.engine.mirrors(primary)]
-                if len(full) == len(others) > record.sync[0].acks and any(site.node.priority for site in full):
+                if len(full) == len(others) > record.sync[0].acks and any(self._fit(site) for site in full):
                     return True
             self.scheduler.run(self.scheduler.now_s + 0.25)
         return False
+
+    def _fit(self, site: Site) -> bool:
+        """Whether it may be promoted, by the spec in the end."""
+        node = self.plan.final.node(site.node.name)
+        return node is not None and node.priority > 0
 
     # Building.
 
@@ -138,7 +158,7 @@ class World(Plots):
 
     def _build_sites(self) -> None:
         engines: dict[Name, Engine] = {}
-        for node in self.plan.service.nodes:
+        for node in self.plan.nodes:
             host = self.hosts[node.host]
             engine = Engine(node.name, host, self.plan.rules, self.network, self.random, self.checker, engines)
             engines[node.name] = engine
@@ -160,6 +180,38 @@ class World(Plots):
         """A new cluster's identity."""
         self._identities += 1
         return f"identity-{self._identities}"
+
+    # Changes of the spec.
+
+    def _apply(self, change: Change) -> None:
+        """A person applies a new spec; every host hears of it in its own time."""
+        nodes = ",".join(node.name for node in change.service.nodes)
+        durability = change.service.durability
+        rule = f"zero_loss, acks {durability.acks}" if durability.zero_loss else f"max_loss {durability.max_loss_bytes}"
+        self.note("person", "applies", f"version {change.service.version}, {change.kind}: {nodes}, {rule}")
+        for host, delay_s in change.delays_s:
+            if host in self.hosts:
+                self.scheduler.later(delay_s, self._hears, host, change.service)
+
+    def _hears(self, host: str, service: ClusterService) -> None:
+        """A host gets a spec, unless it has that one, or a newer one, already."""
+        if service.version <= self.specs[host].version:
+            return
+        self.specs[host] = service
+        residents, agent = self.residents[host], self.agents[host]
+        residents += [node.name for node in service.nodes if node.host == host and node.name not in residents]
+        self.note(host, "spec", f"version {service.version}")
+        agent.process.do(agent.change, service)
+
+    def let_go(self, host: str, name: Name) -> None:
+        """An agent cares for a node no more."""
+        self.note(host, "lets go", name)
+        if self.specs[host].node(name) is None:
+            self.residents[host].remove(name)
+
+    def _members(self) -> list[Site]:
+        """The nodes of the spec as it stands in the end, with their priorities there."""
+        return [self.sites[node.name] for node in self.plan.final.nodes]
 
     # Telling.
 
@@ -445,6 +497,8 @@ class World(Plots):
                 while process.alive and not process.running:
                     process.go_on()
         self.network.heal_all()
+        for host_name in self.hosts:
+            self._hears(host_name, self.plan.final)
         for host in self.hosts.values():
             agent = self.agents[host.name]
             agent.process.doom = None
@@ -456,7 +510,8 @@ class World(Plots):
     @property
     def _able(self) -> bool:
         """Whether there is a node with data that may be promoted at all."""
-        return any(site.node.priority and site.engine.data.position is not None for site in self.sites.values())
+        spec = self.plan.final
+        return any(node.priority and self.sites[node.name].engine.data.position is not None for node in spec.nodes)
 
     @property
     def paused(self) -> bool:

@@ -98,10 +98,17 @@ def _next_duty(view: ClusterView, record: ClusterRecord, name: Name, primary: Na
 def _forget_gone(view: ClusterView, record: ClusterRecord, gone: list[Name]) -> ClusterRecord:
     """Drop the duty of a node that has left, once nothing counts on it and its engine is not known to run."""
     counted = set[Name]().union(*(rule.voters for rule in record.sync), *record.electorates)
-    away = {
-        name
-        for name in gone
-        if name not in counted and ((report := view.report(name)) is None or report.running is Running.DEAD)
-    }
+    away = {name for name in gone if name not in counted and not _known_to_run(view, name)}
     kept = tuple(duty for duty in record.duties if duty.node not in away)
     return replace(record, duties=kept) if away else record
+
+
+def _known_to_run(view: ClusterView, name: Name) -> bool:
+    """Whether its engine was up when it was last heard, and that is not too long ago: a dead host never says so.
+
+    One that runs all the same is stopped by its own agent when that reads a record without it.
+    """
+    seen = view.seen(name)
+    if seen is None or seen.report is None or seen.report.running is Running.DEAD:
+        return False
+    return seen.age_ms < view.service.timers.elector_drop_ms

@@ -228,14 +228,14 @@ def _crown_old(draft: Draft, case: Case) -> Draft:
 def _hand_over(draft: Draft, case: Case) -> Draft:
     record, head = draft.record, cast("Request", case.head)
     primary, target = cast("Name", record.primary), cast("Name", target_of(case.view, record, head))
-    by_us = head.by == FAILBACK
+    by_us = head.id == 0
     handing = replace(
         duties.ordered(record, Duty(primary, DutyKind.HANDING_OVER)),
         target=target,
         failback_wall_s=case.now.wall_s if by_us else record.failback_wall_s,
     )
     draft = draft.with_record(handing)
-    if by_us:
+    if head.by == FAILBACK:
         draft = draft.tell(EventKind.FAILBACK_STARTED, f"{target} is preferred and all has been well.", target)
     said = f"{primary} hands over to {target}; clients wait meanwhile."
     return draft.tell(EventKind.SWITCHOVER_STARTED, said, target)
