@@ -67,10 +67,11 @@ class Roles:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
-            word, _cluster, node, role = (await reader.readline()).decode().split()
-            assert word == "role"
-            writer.write((self.answers.get(f"{node} {role}", "up") + "\n").encode())
-            self.asked += 1
+            if question := (await reader.readline()).decode():  # HAProxy may have given up
+                word, _cluster, node, role = question.split()
+                assert word == "role"
+                writer.write((self.answers.get(f"{node} {role}", "up") + "\n").encode())
+                self.asked += 1
         writer.close()
 
 

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -154,9 +155,15 @@ def _engines(  # noqa: PLR0917  # all that engines are put together from
 
 
 def _assemble(  # noqa: PLR0917  # all that a cluster's parts are put together from
-    spec: Spec, place: "StateDir", host: Name, key: bytes, clock: "Clock", service: PostgresService
+    spec: Spec,
+    place: "StateDir",
+    host: Name,
+    key: bytes,
+    clock: "Clock",
+    service: PostgresService,
+    before: "Parts | None" = None,
 ) -> "Parts":
-    """The nodes of this host, each with its driver, its guard and what it remembers."""
+    """The nodes of this host, each with driver, guard and memory; those of before stay as they are."""
     from understudy.control.cluster.guarded import GuardedEngine
     from understudy.control.cluster.node_state import FileDisk
     from understudy.control.cluster.ports import OwnNode
@@ -168,9 +175,12 @@ def _assemble(  # noqa: PLR0917  # all that a cluster's parts are put together f
     account = Account.named("postgres") if os.geteuid() == 0 else Account.own()
     password = _superuser_password(spec, service, key)
     place.keep_password(service.name, service.superuser.name, password)
+    kept = {one.node.name: one for one in before.own} if before is not None else {}
     own = []
     for engine in service.nodes:
-        if engine.node.host == host:
+        if engine.name in kept:
+            own.append(replace(kept[engine.name], node=engine.node))
+        elif engine.node.host == host:
             data, process = place.data(engine.data), GuardedEngine(place.guard(service.name, engine.name), clock)
             driver = PostgresDriver(
                 service, engine.name, data=data, process=process, account=account, password=password

@@ -4,7 +4,7 @@ import pytest
 
 from understudy.control import keys
 from understudy.control.journal import Journal
-from understudy.control.records import AT_ONCE, Records
+from understudy.control.records import AT_ONCE, InForce, Records
 from understudy.core.errors import Refused
 from understudy.core.events import Event, EventKind
 from understudy.core.objectives import Ledger
@@ -42,13 +42,13 @@ async def test_what_was_saved_is_loaded_by_the_next_agent() -> None:
         [fact(WEB)],
         5.0,
         ledgers={WEB: Ledger(1.0), API: Ledger(2.0)},
-        in_force=3,
+        in_force=InForce(3, 1),
     )
     await records.save({WEB: drained(WEB, "w2")}, [], 6.0, removed=[API])
     loaded = await Records(store, journal).load()
     assert loaded.pools == {WEB: drained(WEB, "w2")}
     assert loaded.ledgers == {WEB: Ledger(1.0)}
-    assert loaded.in_force == 3
+    assert loaded.in_force == InForce(3, 1)
     assert loaded.refused == {}
     assert [(entry.wall_s, entry.event) for entry in await journal.tail(0, 9)] == [(5.0, fact(WEB))]
     await records.save({API: drained(API, "a1")}, [], 7.0)
@@ -95,7 +95,7 @@ async def test_what_cannot_be_read_is_refused_and_left_as_it_is(key: str, value:
     assert "\n" not in loaded.refused[key]
     if key.count("/") == 1 and " " not in key:
         with pytest.raises(Refused, match=key):
-            await records.save({WEB: drained(WEB)}, [], 2.0, ledgers={WEB: Ledger(1.0)}, in_force=1)
+            await records.save({WEB: drained(WEB)}, [], 2.0, ledgers={WEB: Ledger(1.0)}, in_force=InForce(1, 1))
     assert await store.list("") == before
 
 

@@ -81,10 +81,13 @@ def test_records_that_do_not_bind_are_not_obeyed(case):
 
 @given(cases)
 def test_nobody_is_promoted_without_lease_and_duty(case):
-    """Promote: only in `promoting`, by duty, with this epoch's lease armed, no promise to a lower one outstanding."""
+    """Promote: only in `promoting`, by duty, with this epoch's lease armed, no promise to a lower one outstanding.
+
+    Who is promoted already under this epoch may be told again: it takes away the marks of before.
+    """
     record, report, lease, promise = case
     for one in orders(case):
-        if isinstance(one, do.Promote):
+        if isinstance(one, do.Promote) and report.promoted_epoch != record.epoch:
             assert record.phase is Phase.PROMOTING
             assert record.duties[0].kind is DutyKind.PRIMARY
             assert (lease.epoch, lease.deadline_s) == (record.epoch, 110.0)
@@ -104,6 +107,7 @@ def test_clients_come_in_only_when_covered_under_lease_and_rule(case):
             assert report.covered
             assert report.sync == record.sync[-1]
             assert lease.epoch == record.epoch
+            assert not report.closed_epoch
 
 
 @given(cases)

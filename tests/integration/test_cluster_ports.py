@@ -251,7 +251,7 @@ async def test_reading_goes_to_standbys_and_to_the_primary_as_the_last_resort(di
         await eventually(lambda: _only_on(cluster, A))
         on_a = await _reader_on(cluster, A)
         cluster.roles.answers["b standby"] = cluster.roles.answers["c standby"] = "up"
-        await eventually(lambda: _is_off(cluster, A))
+        await eventually(lambda: _only_on(cluster, B, C))
 
         await router.follow(ORDERS, route(2, B, C))
         assert await on_a.is_cut(), "through the port for reading it could still have written to a"
@@ -298,15 +298,9 @@ async def _reader_on(cluster: Cluster, node: Name) -> Client:
     return client
 
 
-async def _only_on(cluster: Cluster, node: Name) -> bool:
-    clients = [await cluster.reader() for _ in range(3)]
+async def _only_on(cluster: Cluster, *nodes: Name) -> bool:
+    """Whether those who read now are spread over exactly these nodes."""
+    clients = [await cluster.reader() for _ in range(4)]
     for client in clients:
         client.leave()
-    return {client.node for client in clients} == {node}
-
-
-async def _is_off(cluster: Cluster, node: Name) -> bool:
-    clients = [await cluster.reader() for _ in range(3)]
-    for client in clients:
-        client.leave()
-    return node not in {client.node for client in clients}
+    return {client.node for client in clients} == set(nodes)

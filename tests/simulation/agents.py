@@ -1,6 +1,5 @@
 """An agent in the simulated world: the real cluster loop, with every port of it made of the world."""
 
-import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -8,11 +7,12 @@ from typing import TYPE_CHECKING
 from tests.simulation.engine import Engine, SimDriver
 from tests.simulation.hosts import Guard, Host, Process
 from tests.simulation.store import HostStore
+from tests.simulation.work import Awaited
 
 from understudy.control.cluster.loop import ClusterLoop
 from understudy.control.cluster.ports import NodeFacts, OwnNode, Ports, PromiseRequest
 from understudy.core.clock import Now
-from understudy.core.cluster import Node
+from understudy.core.cluster import ClusterService, Node
 from understudy.core.cluster_route import Route
 from understudy.core.errors import Fault
 from understudy.core.events import Event
@@ -40,6 +40,8 @@ class Site:
         self.facts = NodeFacts()
         self.ever_frozen = 0
         self.ever_closed = 0
+        self.ever_known = 0
+        """The highest epoch that it ever had on its disk."""
 
     def start(self) -> None:
         """Start the engine below a new guard, which is not armed."""
@@ -99,30 +101,27 @@ class SiteDisk:
         site.facts = facts
         site.ever_frozen = max(site.ever_frozen, facts.frozen_epoch)
         site.ever_closed = max(site.ever_closed, facts.closed_epoch)
+        site.ever_known = max(site.ever_known, facts.epoch)
         site.engine.truth.touched()
 
     async def _flushed(self, keep: Callable[[], None]) -> None:
         """On the disk, whoever still waits for it."""
-        future = self._agent.loop.create_future()
+        flushed: Awaited[None] = Awaited()
 
         def done() -> None:
             keep()
-            self._agent.do(_resolve, future)
+            self._agent.do(flushed.give, None)
 
         self._site.engine.host.flush(self._agent, 0.001, done)
-        await future
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+        await flushed
 
 
 class SimClock:
     """Fulfils the port `Clock` with a host's clocks."""
 
-    def __init__(self, host: Host) -> None:
-        self._clock = host.clock
+    def __init__(self, agent: Process) -> None:
+        self._agent = agent
+        self._clock = agent.host.clock
 
     def now(self) -> Now:
         """This moment."""
@@ -130,7 +129,7 @@ class SimClock:
 
     async def sleep(self, duration_s: float) -> None:
         """Come back after that time."""
-        await asyncio.sleep(duration_s)
+        await self._agent.sleep(duration_s)
 
 
 @dataclass(slots=True)
@@ -187,19 +186,15 @@ class Asking:
     async def _ask(self, host: str, asked: Callable[[Callable[[bool], None]], None], timeout_s: float) -> bool | None:
         """The answer; None when none came in time."""
         await self._agent.effect()
-        future = self._agent.loop.create_future()
+        awaited: Awaited[bool | None] = Awaited()
         network, here = self._world.network, self._agent.host.name
 
         def reply(answer: bool) -> None:
-            network.datagram(host, here, self._agent.do, settle, answer)
-
-        def settle(answer: bool | None) -> None:
-            if not future.done():
-                future.set_result(answer)
+            network.datagram(host, here, self._agent.do, awaited.give, answer)
 
         network.datagram(here, host, asked, reply)
-        self._agent.later(timeout_s, settle, None)
-        return await future  # type: ignore[no-any-return]  # settled with just that
+        self._agent.later(timeout_s, awaited.give, None)
+        return await awaited
 
 
 class Router(Process):
@@ -230,7 +225,7 @@ class Rerouting:
         """Bring the route into force."""
         del cluster
         await self._agent.effect()
-        await asyncio.sleep(0.001 + 0.01 * self._world.random.random())
+        await self._agent.sleep(0.001 + 0.01 * self._world.random.random())
         await self._agent.effect()
         router = self._world.routers.get(self._agent.host.name)
         if router is None or not router.alive:
@@ -249,7 +244,7 @@ class Agent:
         self._woken = False
         self._due_s = float("inf")
         self._spins = 0
-        sites = [site for site in world.sites.values() if site.node.host == host.name]
+        sites = [world.sites[name] for name in world.residents[host.name]]
         for site in sites:
             site.engine.told.clear()
         timeout_s = world.plan.service.timers.timeout_ms / 1000
@@ -258,9 +253,9 @@ class Agent:
         self.loop = ClusterLoop(
             Ports(
                 host=Name(host.name),
-                service=world.plan.service,
+                service=world.specs[host.name],
                 capabilities=world.plan.rules.capabilities,
-                clock=SimClock(host),
+                clock=SimClock(self.process),
                 store=self.store,
                 spawn=self.process.start,
                 prober=asking,
@@ -269,11 +264,17 @@ class Agent:
                 own=tuple(self._own(site) for site in sites),
                 draw_identity=world.draw_identity,
                 wake=self._wake,
+                let_go=lambda name: world.let_go(host.name, name),
                 router=Rerouting(world, self.process) if host.name in world.plan.routers else None,
             )
         )
         self.loop.start()
         self._wake()
+
+    def change(self, service: ClusterService) -> None:
+        """The agent hears of a new spec."""
+        here = [node for node in service.nodes if node.host == self.process.host.name]
+        self.loop.change(service, [self._own(self.world.sites[node.name]) for node in here])
 
     def _own(self, site: Site) -> OwnNode:
         agent = self.process

@@ -12,6 +12,7 @@ from tests.simulation.scheduler import Scheduler
 from tests.simulation.transcript import Transcript
 
 from understudy.core import invariants
+from understudy.core.actions import Action
 from understudy.core.cluster import ClusterService
 from understudy.core.invariants import Ack, Bounds, Destroyed, Failover, Memory, NodeTruth, Routed, Violation, World
 from understudy.core.lineage import Position
@@ -35,9 +36,12 @@ class _News:
 class Checker:
     """Is told of everything that really happens; remembers the first violation."""
 
-    def __init__(self, scheduler: Scheduler, service: ClusterService, bounds: Bounds, transcript: Transcript) -> None:
+    def __init__(
+        self, scheduler: Scheduler, specs: dict[int, ClusterService], bounds: Bounds, transcript: Transcript
+    ) -> None:
         self._scheduler = scheduler
-        self._service = service
+        self._specs = specs
+        """By version: a promotion is judged by the one that its record was decided by."""
         self._bounds = bounds
         self.transcript = transcript
         self.violation: Violation | None = None
@@ -46,6 +50,10 @@ class Checker:
         """Whether a node bears the closed mark on its disk."""
         self.record: ClusterRecord | None = None
         """The newest that was ever stored."""
+        self.known_epoch: Callable[[Name], int] = lambda _name: 0
+        """The highest epoch that a node ever had on its disk."""
+        self._stored_epoch = 0
+        """The highest epoch of any record that was ever stored."""
         self._crowned: dict[tuple[int, Name], ClusterRecord] = {}
         """The records that gave somebody the part, by epoch and node; `known` is what was known before."""
         self.able_since_s: float | None = None
@@ -93,7 +101,7 @@ class Checker:
             epoch,
             before,
             record.ground if record else None,
-            self._service.durability.max_loss_bytes,
+            self._specs[record.spec if record else 0].durability.max_loss_bytes,
             record.known if record else None,
             accept_loss=accepted,
         )
@@ -113,8 +121,9 @@ class Checker:
         self._fresh()
         self.noted(engine.name, "opened", f"epoch {engine.promoted_epoch}")
 
-    def discarded(self, engine: Engine, log: list[int], *, kept: bool) -> None:
+    def discarded(self, engine: Engine, log: list[int]) -> None:
         """Data were undone or replaced."""
+        kept = log in engine.kept
         self._fresh().destroyed.append(Destroyed(engine.name, kept, consent=False))
         self.noted(engine.name, "discarded", f"{len(log)} entries, {'kept aside' if kept else 'gone'}")
 
@@ -127,6 +136,7 @@ class Checker:
     def stored(self, record: ClusterRecord) -> None:
         """A record took effect in the store."""
         before = self.record
+        self._stored_epoch = max(self._stored_epoch, record.epoch)
         if record.phase is Phase.PROMOTING and record.primary is not None:
             known = before.known if before is not None and before.identity == record.identity else None
             self._crowned[record.epoch, record.primary] = replace(record, known=known or record.known)
@@ -154,10 +164,15 @@ class Checker:
         """A router sent a write to an epoch."""
         self._fresh().routed.append(Routed(router, epoch, known_epoch))
 
-    def acted(self, action: str, *, paused: bool) -> None:
+    def acted(self, engine: Engine, action: Action, *, paused: bool) -> None:
         """An agent begins an action; `paused`: though it knows that it must not."""
+        said = f"{type(action).__name__} at epoch {action.epoch} on {engine.name}"
         if paused:
-            self.fail("I10", f"{action} was begun while paused")
+            self.fail("I10", f"{said} was begun while paused")
+        if action.epoch > self._stored_epoch:
+            self.fail("I8", f"{said} was begun before the record that orders it was stored")
+        if action.epoch < self.known_epoch(engine.name):
+            self.fail("I4", f"{said} was begun though the node knew epoch {self.known_epoch(engine.name)}")
 
     def touched(self) -> None:
         """Something about a node changed."""

@@ -26,10 +26,10 @@ class Clients:
         """When a write through a router was last acknowledged."""
         self._next()
 
-    def burst(self, for_s: float) -> None:
-        """Write much for a while."""
+    def burst(self, for_s: float, site: Site | None = None) -> None:
+        """Write much for a while; straight at one node, if it is named."""
         for number in range(min(MOST_IN_BURST, int(for_s / BURST_EVERY_S))):
-            self._world.scheduler.later(number * BURST_EVERY_S, self._one)
+            self._world.scheduler.later(number * BURST_EVERY_S, self._one, site)
 
     def _next(self) -> None:
         """Writes come in bursts, with rests between them in which nothing changes."""
@@ -45,9 +45,11 @@ class Clients:
         self._one()
         self._next()
 
-    def _one(self) -> None:
+    def _one(self, site: Site | None = None) -> None:
         self._number += 1
-        if self._random.random() < DIRECT_SHARE:
+        if site is not None:
+            self._direct(site, self._number)
+        elif self._random.random() < DIRECT_SHARE:
             self._direct(self._random.choice(list(self._world.sites.values())), self._number)
         else:
             routers = list(self._world.routers.values())

@@ -5,7 +5,6 @@ standby hears, and that two histories can fork. PostgreSQL, Redis and MariaDB di
 entry of UNIT bytes.
 """
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
@@ -67,12 +66,12 @@ class Truth(Protocol):
     def acknowledged(self, engine: "Engine", write: int) -> None: ...
     def promoted(self, engine: "Engine", epoch: int) -> None: ...
     def opened(self, engine: "Engine") -> None: ...
-    def discarded(self, engine: "Engine", log: list[int], *, kept: bool) -> None: ...
+    def discarded(self, engine: "Engine", log: list[int]) -> None: ...
     def draw_marker(self) -> int:
         """The id of an entry that no client wrote: below zero, and another each time."""
         ...
 
-    def acted(self, action: str, *, paused: bool) -> None: ...
+    def acted(self, engine: "Engine", action: Action, *, paused: bool) -> None: ...
     def noted(self, who: str, what: str, detail: str) -> None: ...
 
 
@@ -237,6 +236,16 @@ class Engine:
         have = sum(1 for n, link in self.links.items() if n in self.sync.voters and link.acked >= self.covered_from)
         return have >= self.sync.acks
 
+    @property
+    def serves(self) -> bool:
+        """Whether a write that reached it now would be acknowledged."""
+        return self.writable and self.answers and self.voters_heard >= self.sync.acks
+
+    def mirrors(self, primary: "Engine") -> bool:
+        """Whether this standby follows that primary and lacks nothing of it."""
+        follows = self.answers and self.streaming and self.source == primary.name
+        return follows and self.data.flushed == len(self.data.log) == len(primary.data.log)
+
     # Life and death.
 
     def start(self) -> Process:
@@ -397,11 +406,17 @@ class Engine:
             self._connect_soon(0.0)
 
     def _disconnect(self) -> None:
-        self._token = 0
-        if self.source:
-            link = self.peers[self.source].links.get(self.name)
-            if link is not None and self.network.reaches(self.host.name, self.peers[self.source].host.name):
-                self.peers[self.source].links.pop(self.name)
+        """Hear no more; what was acknowledged before still gets there before the goodbye."""
+        token, self._token = self._token, 0
+        if self.source and token:
+            source = self.peers[self.source]
+            self._to(source, _nothing, source.left, self.name, token)
+
+    def left(self, standby: Name, token: int) -> None:
+        """A standby has disconnected."""
+        link = self.links.get(standby)
+        if link is not None and link.token == token:
+            del self.links[standby]
 
     def _connect_soon(self, delay_s: float) -> None:
         if not self._retrying and self.process is not None:
@@ -544,7 +559,8 @@ class SimDriver:
         leading = engine.promoted_epoch > 0
         age_s = engine.link_age_s()
         running = engine.running
-        unreadable = stalled or hung or (running is not Running.UP and not engine.rules.readable_dead)
+        silent = running is not Running.UP and not engine.rules.readable_dead and not data.clean
+        unreadable = stalled or hung or silent  # what stops cleanly leaves behind how far it had come
         return Observation(
             running=running,
             empty=not data.branches,
@@ -563,7 +579,7 @@ class SimDriver:
 
     async def perform(self, action: Action) -> None:
         """Do it, to the end."""
-        self._engine.truth.acted(f"{_told(action)} on {self._engine.name}", paused=self._paused())
+        self._engine.truth.acted(self._engine, action, paused=self._paused())
         await self._agent.effect()
         self._engine.truth.noted(self._engine.name, "do", _told(action))
         await self._do(action)
@@ -601,7 +617,7 @@ class SimDriver:
             raise DriverFault(f"{self._engine.name} does not answer; it is tried again.")
 
     async def _pause(self, about_s: float) -> None:
-        await asyncio.sleep(about_s * (0.5 + self._engine.random.random()))
+        await self._agent.sleep(about_s * (0.5 + self._engine.random.random()))
         await self._agent.effect()
 
     async def _bootstrap(self) -> None:
@@ -683,17 +699,20 @@ class SimDriver:
             raise DriverFault(f"{there.name} went away in the middle of the rewind.")
         source = there.data.log[: there.data.flushed]
         shared = _shared(data, there.data)
-        engine.truth.discarded(engine, data.log[shared:], kept=True)
-        engine.kept.append(data.log[shared:])
+        self._put_aside(data.log[shared:])
         engine.data = Data(source, there.data.branches, len(source))
+
+    def _put_aside(self, log: list[int]) -> None:
+        """Keep a copy of what is about to be thrown away."""
+        self._engine.kept.append(list(log))
+        self._engine.truth.discarded(self._engine, list(log))
 
     async def _rebuild(self, source: Name) -> None:
         engine, there = self._engine, self._engine.peers[source]
         if not self._reachable(there) or not there.data.branches:
             raise DriverFault(f"{source} cannot be copied from.")
         self._kill()
-        engine.kept.append(list(engine.data.log))
-        engine.truth.discarded(engine, list(engine.data.log), kept=True)
+        self._put_aside(engine.data.log)
         engine.data = Data()
         await self._pause(1.5)
         if not self._reachable(there):

@@ -4,12 +4,12 @@ A process that is stopped (SIGSTOP, or its whole host frozen) keeps everything t
 that died loses it. Whatever outlives a death is on the host's disk.
 """
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from tests.simulation.scheduler import Call, Clock, Loop, Scheduler
+from tests.simulation.scheduler import Call, Clock, Scheduler
+from tests.simulation.work import Awaited, Work
 
 
 class Process:
@@ -26,21 +26,14 @@ class Process:
         self.stopped_s: float | None = host.scheduler.now_s if host.frozen else None
         """Since when it has stood still; None while it runs."""
         self._held: deque[tuple[Call, tuple[Any, ...]]] = deque()
-        self._loop: Loop | None = None
-        self._graveyard: list[asyncio.Task[Any]] = []
+        self._works: dict[Work, None] = {}
+        """All that is under way, in its order."""
         host.processes.append(self)
 
     @property
     def running(self) -> bool:
         """Whether it gets any processor time."""
         return self.alive and self._stops == 0
-
-    @property
-    def loop(self) -> Loop:
-        """Its asyncio loop."""
-        if self._loop is None:
-            self._loop = Loop(self.host.scheduler, self.host.clock, self.do, self.host.report_fault)
-        return self._loop
 
     def do(self, call: Call, *args: Any) -> None:
         """Run the call in this process: now, when it goes on, or never."""
@@ -55,12 +48,23 @@ class Process:
         """Run the call in this process after that time."""
         self.host.scheduler.later(delay_s, self.do, call, *args)
 
-    def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Begin a task on the process's loop; kept, so that death does not run its `finally` at some random moment."""
-        task = self.loop.create_task(work)
-        self._graveyard = [old for old in self._graveyard if not old.done()]
-        self._graveyard.append(task)
-        return task
+    def start(self, coroutine: Coroutine[Any, Any, Any]) -> Work:
+        """Begin a piece of work in the process; kept, also when the process dies."""
+        work = Work(self.host.scheduler, self.do, coroutine, self._ended)
+        self._works[work] = None
+        return work
+
+    def _ended(self, work: Work, fault: Exception | None) -> None:
+        self._works.pop(work, None)
+        if fault is not None:
+            self.host.report_fault(f"work in the background failed: {fault!r}")
+
+    async def sleep(self, duration_s: float) -> None:
+        """Come back after that time by the host's clock."""
+        awaited: Awaited[None] = Awaited()
+        clock = self.host.clock
+        self.host.scheduler.at(clock.true_s(clock.boot_s() + duration_s), self.do, awaited.give, None)
+        await awaited
 
     async def effect(self) -> None:
         """Every effect passes here first: the process may die before it, and then never comes back."""
@@ -69,7 +73,7 @@ class Process:
             if self.doom <= 0:
                 self.kill()
         if not self.alive:
-            await asyncio.get_running_loop().create_future()
+            await Awaited[None]()
 
     def stop(self) -> None:
         """SIGSTOP, or the host froze."""
@@ -109,9 +113,9 @@ class Host:
         self._flushing: deque[tuple[Process, Call, tuple[Any, ...]]] = deque()
         self._fault = fault
 
-    def report_fault(self, context: dict[str, Any]) -> None:
-        """A task of a process died of something that nobody caught."""
-        self._fault(f"{self.name}: {context.get('message')}: {context.get('exception')!r}")
+    def report_fault(self, said: str) -> None:
+        """A process failed in a way that nobody caught."""
+        self._fault(f"{self.name}: {said}")
 
     def freeze(self) -> None:
         """The whole machine stands still; its boot clock goes on."""

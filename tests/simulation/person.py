@@ -20,6 +20,8 @@ class Person:
     def __init__(self, world: "World") -> None:
         self._world = world
         self._number = 0
+        self.swears = True
+        """Whether he goes and turns a machine off when he is asked to."""
 
     def asks(
         self, kind: RequestKind, node: Name | None, *, accept_loss: bool = False, sworn: Name | None = None
@@ -47,12 +49,18 @@ class Person:
         elif record is not None and record.phase is Phase.BLOCKED and record.blocked is not None:
             words = record.blocked.command.split()
             sworn = words[words.index("--sworn-dead") + 1] if "--sworn-dead" in words else None
-            if sworn in world.sites:
-                world.power_cycle(world.sites[Name(sworn)].node.host)
-            self.asks(
-                RequestKind.FAILOVER,
-                None,
-                accept_loss="--accept-loss" in words,
-                sworn=Name(sworn) if sworn in world.sites else None,
-            )
+            if sworn is None or self.swears:
+                self._does(words, sworn)
         world.scheduler.later(LOOKS_EVERY_S, self._look)
+
+    def _does(self, words: list[str], sworn: str | None) -> None:
+        """What the blocked cluster's command says."""
+        world = self._world
+        if sworn in world.sites:
+            world.power_cycle(world.sites[Name(sworn)].node.host)
+        self.asks(
+            RequestKind.FAILOVER,
+            None,
+            accept_loss="--accept-loss" in words,
+            sworn=Name(sworn) if sworn in world.sites else None,
+        )

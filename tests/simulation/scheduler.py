@@ -1,14 +1,11 @@
-"""Virtual time: one heap of events under the whole world, and an asyncio loop for each process on top of it.
+"""Virtual time: one heap of events under the whole world, and the clocks of its hosts.
 
 RULES: time moves only by jumping to the next event. Events of the same moment run in the order in which they were
 made, so a seed always gives the same run. Nothing here knows of clusters.
 """
 
-import asyncio
-from asyncio import events
 from collections import deque
 from collections.abc import Callable
-from contextvars import Context, copy_context
 from heapq import heappop, heappush
 from typing import Any
 
@@ -95,85 +92,3 @@ class Clock:
     def step_wall(self, by_s: float) -> None:
         """Somebody sets the wall clock."""
         self._wall_s += by_s
-
-
-class _Handle:
-    """What asyncio wants back for a call that was asked for."""
-
-    __slots__ = ("_args", "_cancelled", "_context", "_when", "call")
-
-    def __init__(self, call: Call, args: tuple[Any, ...], context: Context | None, when: float) -> None:
-        self.call = call
-        self._args = args
-        self._context = context or copy_context()
-        self._cancelled = False
-        self._when = when
-
-    def cancel(self) -> None:
-        self._cancelled = True
-
-    def cancelled(self) -> bool:
-        return self._cancelled
-
-    def when(self) -> float:
-        return self._when
-
-
-class Loop(asyncio.AbstractEventLoop):
-    """The asyncio loop of one process: its time is the boot clock of the host; it stops and dies with the process."""
-
-    def __init__(
-        self, scheduler: Scheduler, clock: Clock, do: Callable[..., None], fault: Callable[[dict[str, Any]], None]
-    ) -> None:
-        self._scheduler = scheduler
-        self._clock = clock
-        self._do = do
-        """Runs a call in the process: at once, when it goes on after a stop, or never."""
-        self._fault = fault
-        self._soon = scheduler.ready.append
-
-    def time(self) -> float:
-        return self._clock.boot_s()
-
-    def call_soon(self, callback: Call, *args: Any, context: Context | None = None) -> Any:
-        handle = _Handle(callback, args, context, 0.0)
-        self._soon((self._do, (self._run, handle)))
-        return handle
-
-    def call_at(self, when: float, callback: Call, *args: Any, context: Context | None = None) -> Any:
-        handle = _Handle(callback, args, context, when)
-        self._scheduler.at(self._clock.true_s(when), self._do, self._run, handle)
-        return handle
-
-    def call_later(self, delay: float, callback: Call, *args: Any, context: Context | None = None) -> Any:
-        return self.call_at(self._clock.boot_s() + delay, callback, *args, context=context)
-
-    def _run(self, handle: _Handle) -> None:
-        if handle._cancelled:
-            return
-        events._set_running_loop(self)
-        try:
-            handle._context.run(handle.call, *handle._args)
-        finally:
-            events._set_running_loop(None)
-
-    def create_future(self) -> asyncio.Future[Any]:
-        return asyncio.Future(loop=self)
-
-    def create_task(self, coro: Any, **kwargs: Any) -> asyncio.Task[Any]:
-        task = asyncio.Task(coro, loop=self, **kwargs)
-        task._log_destroy_pending = False  # processes die with tasks in flight; that is the point
-        return task
-
-    def get_debug(self) -> bool:
-        return False
-
-    def is_running(self) -> bool:
-        return True
-
-    def is_closed(self) -> bool:
-        return False
-
-    def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """A fault that nobody caught is a fault of the code under test."""
-        self._fault(context)

@@ -5,7 +5,6 @@ answer), no majority (it happened, happens later, or never; no answer), slow, or
 place: `Replaced` for whoever knew more).
 """
 
-import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from enum import Enum, auto
@@ -15,6 +14,7 @@ from typing import Any, TypeVar
 from tests.simulation.hosts import Process
 from tests.simulation.network import Network
 from tests.simulation.scheduler import Scheduler
+from tests.simulation.work import Awaited
 
 from understudy.store.base import (
     Change,
@@ -147,7 +147,7 @@ class Feed:
         self.process = process
         self.whole = True
         self._news: deque[Change] = deque()
-        self._waiting: asyncio.Future[None] | None = None
+        self._waiting: Awaited[None] | None = None
         self._ended = False
 
     def arrive(self, changes: list[Change]) -> None:
@@ -167,15 +167,15 @@ class Feed:
         self._wake()
 
     def _wake(self) -> None:
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
+        if self._waiting is not None:
+            self._waiting.give(None)
 
     async def next(self) -> Change:
         """The next change. Raises StoreFault when the connection is known to be broken."""
         while not self._news:
             if self._ended:
                 raise StoreFault("The connection to the store broke; list again.")
-            self._waiting = self.process.loop.create_future()
+            self._waiting = Awaited()
             await self._waiting
         return self._news.popleft()
 
@@ -216,56 +216,51 @@ class HostStore:
 
     async def _ask(self, happen: Callable[[], Answer], *, changes: bool) -> Answer:
         await self._process.effect()
-        future: asyncio.Future[Answer] = self._process.loop.create_future()
+        awaited: Awaited[Answer] = Awaited()
         here, network, server = self._process.host.name, self._server.network, self._server
         delay_s = network.delay_s() + server.slow_s
         if network.reaches(here, STORE):
-            server.scheduler.later(delay_s, self._arrive, happen, future, changes)
+            server.scheduler.later(delay_s, self._arrive, happen, awaited, changes)
         if (
             not network.reaches(here, STORE)
             or not network.reaches(STORE, here)
             or delay_s * 2 > self._timeout_s
             or (server.majority is Majority.LOST)
         ):
-            self._process.later(self._timeout_s, self._give_up, future, changes)
-        return await future
+            self._process.later(self._timeout_s, self._give_up, awaited, changes)
+        return await awaited
 
-    def _arrive(self, happen: Callable[[], Answer], future: asyncio.Future[Answer], changes: bool) -> None:
+    def _arrive(self, happen: Callable[[], Answer], awaited: Awaited[Answer], changes: bool) -> None:
         """The request reaches the store."""
         server = self._server
         if self._generation != server.generation:
             self._generation = server.generation  # whoever is told opens it anew
             fault = Replaced("The store that answers is an older state of the one we knew; open it anew.")
-            return self._answer(future, lambda: future.set_exception(fault))
+            return self._answer(awaited, lambda: awaited.fail(fault))
         if server.majority is Majority.LOST:
             if changes:
                 server.perhaps_later(lambda: self._happen_unheard(happen))
-            self._process.later(self._timeout_s, self._give_up, future, changes)
+            self._process.later(self._timeout_s, self._give_up, awaited, changes)
             return None
         try:
             answer = happen()
         except StoreFault as raised:
             kept = raised
-            return self._answer(future, lambda: future.set_exception(kept))
-        return self._answer(future, lambda: future.set_result(answer))
+            return self._answer(awaited, lambda: awaited.fail(kept))
+        return self._answer(awaited, lambda: awaited.give(answer))
 
     def _happen_unheard(self, happen: Callable[[], Answer]) -> None:
         happen()
 
-    def _answer(self, future: asyncio.Future[Answer], give: Callable[[], None]) -> None:
+    def _answer(self, awaited: Awaited[Answer], give: Callable[[], None]) -> None:
         """The answer goes back, if it gets there."""
-
-        def arrive() -> None:
-            if not future.done():
-                give()
-
         server, here = self._server, self._process.host.name
         if server.network.reaches(STORE, here):
-            server.scheduler.later(server.network.delay_s() + server.slow_s, self._process.do, arrive)
+            server.scheduler.later(server.network.delay_s() + server.slow_s, self._process.do, give)
         else:
-            self._process.later(self._timeout_s, self._give_up, future, True)
+            self._process.later(self._timeout_s, self._give_up, awaited, True)
 
-    def _give_up(self, future: asyncio.Future[Answer], changes: bool) -> None:
-        if not future.done():
+    def _give_up(self, awaited: Awaited[Answer], changes: bool) -> None:
+        if not awaited.done:
             fault = OutcomeUnknown if changes else StoreFault
-            future.set_exception(fault("The store did not answer in time; look again."))
+            awaited.fail(fault("The store did not answer in time; look again."))

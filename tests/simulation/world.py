@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from tests.simulation.agents import Agent, Router, Site
+from tests.simulation.changes import Change
 from tests.simulation.checkers import Checker
 from tests.simulation.clients import Clients
 from tests.simulation.draw import Plan, bound_s
@@ -18,6 +19,7 @@ from tests.simulation.faults import Fault
 from tests.simulation.hosts import Host, Process
 from tests.simulation.network import Network
 from tests.simulation.person import Person
+from tests.simulation.plots import Plots
 from tests.simulation.scheduler import Clock, Scheduler
 from tests.simulation.store import STORE, StoreServer
 from tests.simulation.transcript import Transcript
@@ -25,11 +27,12 @@ from tests.simulation.transcript import Transcript
 from understudy.control.cluster.beats import content
 from understudy.control.cluster.ports import NodeFacts
 from understudy.control.keys import cluster_record
+from understudy.core.cluster import ClusterService
 from understudy.core.codec import decode
 from understudy.core.events import Event
 from understudy.core.invariants import Bounds
 from understudy.core.record import ClusterRecord, Phase, RequestKind
-from understudy.core.report import NodeReport
+from understudy.core.report import NodeReport, Running
 from understudy.core.text import Name
 from understudy.store.base import Delete, Put
 
@@ -40,10 +43,11 @@ RESTART_S = 1.0
 """After what time an agent that died is started again, at least."""
 
 
-class World:
+class World(Plots):
     """A run in progress."""
 
     def __init__(self, plan: Plan, *, keep_transcript: bool) -> None:
+        super().__init__()
         self.plan = plan
         self.random = Random(f"world {plan.seed}")
         self.scheduler = Scheduler()
@@ -52,11 +56,19 @@ class World:
         self.store = StoreServer(self.scheduler, self.random, self.network)
         steady_walls = all(fault.kind != "wall_step" for fault in plan.faults)  # the hold goes by the wall clock
         bounds = Bounds(bound_s(plan.service.timers), 0.9 * plan.service.failback_every_s if steady_walls else 0.0)
-        self.checker = Checker(self.scheduler, plan.service, bounds, self.transcript)
+        specs = {spec.version: spec for spec in (plan.service, *(change.service for change in plan.changes))}
+        self.checker = Checker(self.scheduler, specs, bounds, self.transcript)
         self.hosts = {name: self._host(name, rate) for name, rate in zip(plan.hosts, plan.rates, strict=True)}
         self.sites: dict[Name, Site] = {}
         self._build_sites()
+        self.specs = dict.fromkeys(plan.hosts, plan.service)
+        """What each host has heard of the spec last: an agent that is started anew begins with that."""
+        self.residents: dict[str, list[Name]] = {
+            name: [node.name for node in plan.service.nodes if node.host == name] for name in plan.hosts
+        }
+        """The nodes that each host's agent has to care for, those that have left included."""
         self.checker.closed = lambda name: self.sites[name].facts.closed_epoch > 0
+        self.checker.known_epoch = lambda name: self.sites[name].ever_known
         self.checker.paused = lambda: self.paused
         self.checker.healthy = lambda _name: plan.observers_only
         self.store.committed.append(self._committed)
@@ -74,6 +86,8 @@ class World:
         }
         for fault in plan.faults:
             self.scheduler.at(fault.at_s, self._strike, fault)
+        for change in plan.changes:
+            self.scheduler.at(change.at_s, self._apply, change)
         self.scheduler.at(plan.faulty_s, self._heal)
 
     def run(self) -> None:
@@ -86,6 +100,7 @@ class World:
             self.checker.fail("crash", f"{type(fault).__name__} in {where.name}: {fault}")
         if self.checker.violation is None and self._able:
             self._last_look(end_s)
+            self._last_loss()
 
     def _last_look(self, end_s: float) -> None:
         primaries = [site.engine for site in self.sites.values() if site.engine.writable and site.engine.answers]
@@ -93,10 +108,45 @@ class World:
             self.checker.fail("I9", f"{len(primaries)} nodes take writes at the end")
             return
         self.checker.history(primaries[0])
+        members = [site.node.name for site in self._members()]
+        for name, site in self.sites.items():
+            if name not in members and site.engine.running is not Running.DEAD:
+                self.checker.fail("I9", f"{name} has left the spec and still runs at the end")
         if self.clients.last_routed_s < end_s - PATIENCE_S:
             self.checker.fail(
                 "I9", f"no write through a router was acknowledged since {self.clients.last_routed_s:.1f} s"
             )
+
+    def _last_loss(self) -> None:
+        """The primary's machine is lost for good: somebody else must take its place, though nobody swears to it."""
+        if not self.plan.last_loss or self.checker.violation is not None or not self._replaceable():
+            return
+        home, limit_s = self.hosts[str(self.home_of(self.checker.record))], self.scheduler.now_s + self.plan.quiet_s
+        self.person.swears = False
+        self._strike(Fault(self.scheduler.now_s, self.plan.last_loss, home.name, 10 * self.plan.quiet_s))
+        while self.checker.violation is None and self.scheduler.now_s < limit_s:
+            self.scheduler.run(self.scheduler.now_s + 1.0)
+            if any(site.engine.host is not home and site.engine.serves for site in self.sites.values()):
+                return
+        self.checker.fail("I9", f"nobody took the place of the primary on {home.name}, which was lost at the end")
+
+    def _replaceable(self) -> bool:
+        """Whether all is so well that the loss of the primary must be made good: waits a little for it to be."""
+        for _ in range(40):
+            record = self.checker.record
+            primary = self.sites[record.primary].engine if record is not None and record.primary else None
+            if record is not None and primary is not None and record.phase is Phase.STEADY and len(record.sync) == 1:
+                others = [site for site in self._members() if site.engine is not primary]
+                full = [site for site in others if site.engine.mirrors(primary)]
+                if len(full) == len(others) > record.sync[0].acks and any(self._fit(site) for site in full):
+                    return True
+            self.scheduler.run(self.scheduler.now_s + 0.25)
+        return False
+
+    def _fit(self, site: Site) -> bool:
+        """Whether it may be promoted, by the spec in the end."""
+        node = self.plan.final.node(site.node.name)
+        return node is not None and node.priority > 0
 
     # Building.
 
@@ -108,7 +158,7 @@ class World:
 
     def _build_sites(self) -> None:
         engines: dict[Name, Engine] = {}
-        for node in self.plan.service.nodes:
+        for node in self.plan.nodes:
             host = self.hosts[node.host]
             engine = Engine(node.name, host, self.plan.rules, self.network, self.random, self.checker, engines)
             engines[node.name] = engine
@@ -131,6 +181,38 @@ class World:
         self._identities += 1
         return f"identity-{self._identities}"
 
+    # Changes of the spec.
+
+    def _apply(self, change: Change) -> None:
+        """A person applies a new spec; every host hears of it in its own time."""
+        nodes = ",".join(node.name for node in change.service.nodes)
+        durability = change.service.durability
+        rule = f"zero_loss, acks {durability.acks}" if durability.zero_loss else f"max_loss {durability.max_loss_bytes}"
+        self.note("person", "applies", f"version {change.service.version}, {change.kind}: {nodes}, {rule}")
+        for host, delay_s in change.delays_s:
+            if host in self.hosts:
+                self.scheduler.later(delay_s, self._hears, host, change.service)
+
+    def _hears(self, host: str, service: ClusterService) -> None:
+        """A host gets a spec, unless it has that one, or a newer one, already."""
+        if service.version <= self.specs[host].version:
+            return
+        self.specs[host] = service
+        residents, agent = self.residents[host], self.agents[host]
+        residents += [node.name for node in service.nodes if node.host == host and node.name not in residents]
+        self.note(host, "spec", f"version {service.version}")
+        agent.process.do(agent.change, service)
+
+    def let_go(self, host: str, name: Name) -> None:
+        """An agent cares for a node no more."""
+        self.note(host, "lets go", name)
+        if self.specs[host].node(name) is None:
+            self.residents[host].remove(name)
+
+    def _members(self) -> list[Site]:
+        """The nodes of the spec as it stands in the end, with their priorities there."""
+        return [self.sites[node.name] for node in self.plan.final.nodes]
+
     # Telling.
 
     def note(self, who: str, what: str, said: str) -> None:
@@ -148,6 +230,7 @@ class World:
         for change in changes:
             if isinstance(change, Delete):
                 continue
+            self._see_change(change)
             if change.key == cluster_record(cluster):
                 self._record_stored(change)
             elif "/reports/" in change.key:
@@ -156,6 +239,7 @@ class World:
     def _record_stored(self, change: Put) -> None:
         record = decode(ClusterRecord, change.value)
         self.checker.stored(record)
+        self._see_record(record)
         if self.transcript.keep:
             duties = " ".join(f"{duty.node}:{duty.kind}" for duty in record.duties)
             rules = " ".join(f"{rule.acks}of{','.join(sorted(rule.voters))}" for rule in record.sync)
@@ -191,14 +275,17 @@ class World:
 
     def _victim(self, fault: Fault) -> Host | None:
         """Whom it hits; nobody where only observers may be hit and it would be the primary."""
-        record = self.checker.record
-        primary = record.primary or record.previous if record else None
-        home = self.plan.service.node(primary).host if primary else None
+        home = self.home_of(self.checker.record)
         name = home if fault.what == "primary" and home else fault.what
         if self.plan.observers_only and (name == home or fault.what == "primary"):
             others = [one for one in self.plan.hosts if one != home]
             name = others[fault.number % len(others)]
         return self.hosts.get(name) or next(iter(self.hosts.values()))
+
+    def home_of(self, record: ClusterRecord | None) -> str | None:
+        """The host of the record's primary, or of the one before; None where there is neither."""
+        primary = record.primary or record.previous if record else None
+        return self.sites[primary].node.host if primary else None
 
     def _after(self, fault: Fault, call: Callable[..., None], *args: object) -> None:
         self.scheduler.later(fault.for_s, call, *args)
@@ -378,65 +465,6 @@ class World:
             site.facts = NodeFacts()
         self._after(fault, self._boot, host)
 
-    # Plots.
-
-    @property
-    def _lease_s(self) -> float:
-        return self.plan.service.timers.lease_ms / 1000
-
-    def _in_plot(self, delay_s: float, call: Callable[..., None], *args: object) -> None:
-        """The next act, unless everything has been healed by then."""
-        self.scheduler.later(delay_s, self._act, call, args)
-
-    def _act(self, call: Callable[..., None], args: tuple[object, ...]) -> None:
-        if self.scheduler.now_s < self.plan.faulty_s:
-            call(*args)
-
-    def _do_burst(self, host: Host, fault: Fault) -> None:
-        del host
-        self.clients.burst(fault.for_s)
-
-    def _do_lag_then_lose(self, host: Host, fault: Fault) -> None:
-        """One standby falls behind under many writes; then the primary is lost and that standby is back."""
-        short_s = 0.2 + 0.003 * fault.number
-        self.clients.burst(short_s + 0.5)
-        standby = self._other(host, fault)
-        self._cut([(host.name, standby.name)], Fault(fault.at_s, "cut", "", short_s))
-        lose = self._do_host_crash if fault.number % 3 else self._do_isolate
-        self._in_plot(short_s, lose, host, fault)
-
-    def _do_isolate_then_step(self, host: Host, fault: Fault) -> None:
-        """The primary is cut off; while its lease runs out, the others' wall clocks jump."""
-        self._do_isolate(host, Fault(fault.at_s, "isolate", "", 2 * self._lease_s))
-        self.clients.burst(2 * self._lease_s)
-        for other in self.hosts.values():
-            self._in_plot(0.001 * fault.number * self._lease_s, other.clock.step_wall, 0.1 * fault.number)
-
-    def _do_outage_then_isolate(self, host: Host, fault: Fault) -> None:
-        """The primary lives on promises; then the store is back, and the primary is cut off."""
-        outage = Fault(fault.at_s, "outage", "", (1.0 + 0.001 * fault.number) * self._lease_s)
-        self._do_store_outage(host, outage)
-        self.clients.burst(3 * self._lease_s)
-        self._in_plot(outage.for_s, self._do_isolate, host, Fault(fault.at_s, "isolate", "", 1.5 * self._lease_s))
-
-    def _do_stop_then_isolate(self, host: Host, fault: Fault) -> None:
-        """The answer to a renewal comes when the agent is stopped; when it goes on, it is cut off."""
-        self.store.slow_s = 0.05 * self._lease_s
-        stopped_s = (0.15 + 0.0003 * fault.number) * self._lease_s
-        self._in_plot(stopped_s, self._fast_store)
-        self._do_agent_stop(host, Fault(fault.at_s, "stop", "", stopped_s))
-        self.clients.burst(2 * self._lease_s)
-        self._in_plot(stopped_s - 0.001, self._do_isolate, host, Fault(fault.at_s, "isolate", "", 1.5 * self._lease_s))
-
-    def _do_switchover_then_kill(self, host: Host, fault: Fault) -> None:
-        """A switchover to a standby that has just fallen behind; the primary dies before it has caught up."""
-        target = self._site(self._other(host, fault))
-        if target is not None:
-            self._cut([(host.name, target.engine.host.name)], Fault(fault.at_s, "cut", "", 0.8))
-            self.clients.burst(0.8)
-            self._in_plot(0.5, self.person.asks, RequestKind.SWITCHOVER, target.node.name)
-            self._in_plot(0.5 + 0.0005 * fault.number, self._do_engine_kill, host, fault)
-
     def _do_switchover(self, host: Host, fault: Fault) -> None:
         site = self._site(host)
         self.person.asks(RequestKind.SWITCHOVER, site.node.name if site and fault.number % 2 else None)
@@ -469,6 +497,8 @@ class World:
                 while process.alive and not process.running:
                     process.go_on()
         self.network.heal_all()
+        for host_name in self.hosts:
+            self._hears(host_name, self.plan.final)
         for host in self.hosts.values():
             agent = self.agents[host.name]
             agent.process.doom = None
@@ -480,7 +510,8 @@ class World:
     @property
     def _able(self) -> bool:
         """Whether there is a node with data that may be promoted at all."""
-        return any(site.node.priority and site.engine.data.position is not None for site in self.sites.values())
+        spec = self.plan.final
+        return any(node.priority and self.sites[node.name].engine.data.position is not None for node in spec.nodes)
 
     @property
     def paused(self) -> bool:

@@ -16,6 +16,7 @@ MISFITS = [
     (_LISTEN, "    listen: 8080\n", "services.web.listen", "0.0.0.0:8080"),
     (_LISTEN, "    listen: 127.0.0.1\n", "services.web.listen", "lacks a port"),
     (_LISTEN, "    listen: web.local:80\n", "services.web.listen", "not looked up; write the IP address"),
+    (_LISTEN, '    listen: "localhost:8\\t0"\n', "services.web.listen", "no address"),
     (_LISTEN, "    listen: '[fe80::1%a b]:80'\n", "services.web.listen", "no address"),
     (_LISTEN, "", "services.web.listen", "missing: add it, such as `listen: 0.0.0.0:8080`"),
     (*_line("balance: round-robin"), "services.web.balance", "did you mean round_robin?"),

@@ -7,7 +7,8 @@ import asyncio
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import structlog
 
@@ -44,7 +45,12 @@ class Parts:
     capabilities: Capabilities
 
 
-Assemble = Callable[[PostgresService], Parts]
+class Assemble(Protocol):
+    """Puts a cluster's parts together."""
+
+    def __call__(self, service: PostgresService, before: Parts | None = None) -> Parts:
+        """The parts; nodes that were there before keep theirs."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +99,18 @@ class Clusters:
         for service in services:
             self._begin(service)
 
-    async def change(self, services: Iterable[PostgresService]) -> None:
-        """Let the loops go on with what the new spec says of their clusters; new ones begin, those that left end."""
-        wanted = {service.name: service for service in services}
+    def refuse(self, services: Iterable[PostgresService], version: int) -> None:
+        """Raise Refused when a running cluster cannot become what the new spec says."""
+        for service in services:
+            if service.name in self._running:
+                self._running[service.name].loop.refuse(replace(service.cluster, version=version))
+
+    async def change(self, services: Iterable[PostgresService], version: int) -> None:
+        """Let the loops go on with what the spec in force says of their clusters; new ones begin, those that left end.
+
+        `version` rises with every change of the spec.
+        """
+        wanted = {each.name: replace(each, cluster=replace(each.cluster, version=version)) for each in services}
         for name in [name for name in self._running if name not in wanted]:
             one = self._running.pop(name)
             one.task.cancel()
@@ -104,6 +119,12 @@ class Clusters:
         for name, service in wanted.items():
             if name not in self._running:
                 self._begin(service)
+                continue
+            one = self._running[name]
+            if (one.service.nodes, one.service.cluster) != (service.nodes, service.cluster):
+                one.parts = self._engines.assemble(service, one.parts)
+                one.loop.change(service.cluster, one.parts.own)
+            one.service = service
 
     def _begin(self, service: PostgresService) -> None:
         parts, bell = self._engines.assemble(service), asyncio.Event()

@@ -17,7 +17,7 @@ import structlog
 from understudy.control import logs
 from understudy.control.clock import Clock
 from understudy.control.journal import Journal
-from understudy.control.records import Loaded, Records
+from understudy.control.records import InForce, Loaded, Records
 from understudy.core.clock import Now
 from understudy.core.errors import Fault, Refused
 from understudy.core.events import Event, EventKind
@@ -67,8 +67,8 @@ class Loop:
         self._clock = clock
         self.turn = asyncio.Lock()
         self.spec: Spec
-        self.version = 0
-        """Of the spec in force; 0 before the first."""
+        self.in_force = InForce(0)
+        """Which version of the spec it is; 0 before the first."""
         self.records: dict[Name, PoolRecord] = {}
         self.ledgers: dict[Name, Ledger] = {}
         self.seen: RouterSeen | None = None
@@ -87,6 +87,11 @@ class Loop:
         self._ledgers_saved_boot_s = 0.0
         self._news: list[Event] = []
         self._wake = asyncio.Event()
+
+    @property
+    def version(self) -> int:
+        """Of the spec in force; 0 before the first."""
+        return self.in_force.version
 
     async def run(self, first_s: float) -> None:
         """Tick for ever: at once when something happened, else as often as looking is cheap. No fault ends it.
@@ -172,7 +177,7 @@ class Loop:
             structlog.get_logger().warning(reason)
         unreadable = {key.rpartition("/")[2]: reason for key, reason in loaded.refused.items()}
         self._stored = replace(loaded, refused=unreadable)
-        self.version = loaded.in_force
+        self.in_force = loaded.in_force
         self.ledgers = {
             name: step(ledger, ServiceHealth.UNKNOWN, 0.0, now) for name, ledger in loaded.ledgers.items()
         } | self.ledgers
@@ -184,12 +189,12 @@ class Loop:
         changed = self._unlike_stored(records)
         gone = self._stored.pools.keys() - records.keys()
         if changed or gone or events or version != self.version:
-            await self._save(changed, events, removed=gone, in_force=version)
+            await self._save(changed, events, removed=gone, in_force=self.in_force.then(version))
         self._stored.pools.update(changed)
         for name in gone:
             self._stored.pools.pop(name)
             self._stored.ledgers.pop(name, None)
-        self.spec, self.records, self.version = spec, records, version
+        self.spec, self.records, self.in_force = spec, records, self.in_force.then(version)
         self.ledgers = {
             name: self.ledgers.get(name, Ledger(since_wall_s=now.wall_s, changed_wall_s=now.wall_s)) for name in records
         }

@@ -29,6 +29,12 @@ class InForce:
     """Which version of the spec the agent has brought into force; 0 before the first."""
 
     version: int
+    change: int = 0
+    """How often that has changed: it rises also when an earlier version comes into force again."""
+
+    def then(self, version: int) -> "InForce":
+        """That version's turn; the same when it has come already."""
+        return self if version == self.version else InForce(version, self.change + 1)
 
 
 @dataclass(slots=True)
@@ -37,7 +43,7 @@ class Loaded:
 
     pools: dict[Name, PoolRecord] = field(default_factory=dict)
     ledgers: dict[Name, Ledger] = field(default_factory=dict)
-    in_force: int = 0
+    in_force: InForce = InForce(0)
     """The version of the spec that was brought into force last."""
     refused: dict[str, str] = field(default_factory=dict)
 
@@ -80,7 +86,7 @@ class Records:
         *,
         ledgers: Mapping[Name, Ledger] = NONE,
         removed: Iterable[Name] = (),
-        in_force: int | None = None,
+        in_force: InForce | None = None,
     ) -> None:
         """Save records and the events that say why, and forget services that were removed, at once or not at all.
 
@@ -88,7 +94,7 @@ class Records:
         when another agent has changed one of the records or one cannot be read (then `load` again), and StoreFault when
         it is unknown whether it was saved: saving again is right in that case.
         """
-        changes: list[Put | Delete] = [] if in_force is None else [Put(keys.IN_FORCE, encode(InForce(in_force)))]
+        changes: list[Put | Delete] = [] if in_force is None else [Put(keys.IN_FORCE, encode(in_force))]
         changes += [Put(keys.pool(service), encode(record)) for service, record in pools.items()]
         changes += [Put(keys.ledger(service), encode(ledger)) for service, ledger in ledgers.items()]
         changes += [Delete(key) for service in removed for key in (keys.pool(service), keys.ledger(service))]
@@ -141,7 +147,7 @@ def _service(key: str) -> str:
 def _read_into(loaded: Loaded, item: Item) -> None:
     """Put a record where it belongs; raises what says why it cannot be used."""
     if item.key == keys.IN_FORCE:
-        loaded.in_force = decode(InForce, item.value).version
+        loaded.in_force = decode(InForce, item.value)
         return
     service = Name(_service(item.key))
     if item.key == keys.ledger(service):

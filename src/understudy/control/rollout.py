@@ -94,6 +94,8 @@ class Rollout:
                 events = [] if version == self._loop.version else [_applied(version, self._loop.version, ())]
                 await self._loop.enforce(spec, version, *events)
                 self._loop.behind = False
+                if self._clusters is not None:
+                    await self._clusters.change(self._whole.clusters, self._loop.in_force.change)
                 await self._supervisor.start(spec)
             except BaseException:
                 await (self._router.detach() if adopted else self._router.stop())
@@ -152,6 +154,8 @@ class Rollout:
         new = await asyncio.to_thread(read, text, old.directory, os.environ)
         if faults := fixed_changes(old, new):
             raise Refused("\n  ".join(faults))
+        if self._clusters is not None:
+            self._clusters.refuse(new.clusters, self._loop.in_force.change + 1)
         return same_where_equal(old, new)
 
     async def _switch(self, whole: Spec, version: int, kind: EventKind | None) -> SpecChange:
@@ -177,7 +181,7 @@ class Rollout:
         self._whole = whole
         self._loop.tell_change(change)
         if self._clusters is not None:
-            await self._clusters.change(whole.clusters)
+            await self._clusters.change(whole.clusters, self._loop.in_force.change)
         await self._supervisor.start_new(spec)
         await self._supervisor.prune(spec)
         for job in self._supervisor.outdated(spec):

@@ -60,7 +60,7 @@ class Versions:
             first = Version(1, wall_s, "first start")
             expects = [Expect(keys.IN_FORCE, 0), Expect(keys.version(1), 0)]
             puts = [
-                Put(keys.IN_FORCE, encode(InForce(1))),
+                Put(keys.IN_FORCE, encode(InForce(1, 1))),
                 Put(keys.version(1), encode(first)),
                 Put(keys.version_text(1), zlib.compress(text.encode())),
             ]

@@ -85,7 +85,7 @@ def birth(view: ClusterView) -> ClusterRecord | None:
         primary=None,
         previous=None,
         duties=_everybody(view.service, DutyKind.ABSENT),
-        sync=(worst(view.service),),
+        sync=(worst(view),),
         electorates=(names,),
         reason="every node is heard and none belongs to a cluster yet",
     )
@@ -105,17 +105,24 @@ def remade(view: ClusterView, record: ClusterRecord | None) -> ClusterRecord:
         primary=None,
         previous=None,
         duties=_everybody(view.service, DutyKind.FROZEN),
-        sync=(worst(view.service),),
+        sync=(worst(view),),
         electorates=_any_electorates(view.service),
         known=_furthest(ours),
         reason="the record was made anew above what the nodes carry",
     )
-    return made if record is None else replace(made, accept_loss=record.accept_loss, sworn_dead=record.sworn_dead)
+    if record is None:
+        return made
+    owed = record.owed if record.identity == identity else None
+    return replace(made, accept_loss=record.accept_loss, sworn_dead=record.sworn_dead, owed=owed)
 
 
-def worst(service: ClusterService) -> SyncConfig:
-    """The least that any commit rule of this spec can have asked: a write is on two nodes, or perhaps only on one."""
-    return SyncConfig(frozenset(node.name for node in service.nodes), 2 if service.durability.zero_loss else 0)
+def worst(view: ClusterView) -> SyncConfig:
+    """The least that a commit rule which loses nothing can have asked: a write is on two nodes.
+
+    Not by what the spec says of durability now: it may have said something else when the store was lost.
+    """
+    names = frozenset(node.name for node in view.service.nodes)
+    return SyncConfig(names, 2 if view.capabilities.zero_loss_commit else 0)
 
 
 def _any_electorates(service: ClusterService) -> tuple[frozenset[Name], ...]:

@@ -10,7 +10,7 @@ from understudy.core.failover_mode import FailoverMode
 from understudy.core.health import Verdict, fresh, judge
 from understudy.core.lineage import contains
 from understudy.core.record import ClusterRecord, DutyKind, Ground, Origin, Phase, wanted_sync
-from understudy.core.report import ClusterView, NodeReport, Running, streams
+from understudy.core.report import ClusterView, NodeReport, Running, marked, streams
 from understudy.core.situation import Asked, Handover, Judged, Promotion, Situation
 
 _ELECTING = frozenset({Phase.BOOTSTRAPPING, Phase.FENCING, Phase.ELECTING, Phase.BLOCKED})
@@ -79,7 +79,7 @@ def _promotion(view: ClusterView, record: ClusterRecord) -> Promotion:
         return Promotion.FAILED if lost and not first else Promotion.PENDING
     if duty is None or report.record_serial < duty.since:
         return Promotion.PENDING
-    promoted = report.running is Running.UP and report.promoted_epoch == record.epoch
+    promoted = report.running is Running.UP and report.promoted_epoch == record.epoch and not marked(report)
     ruled = promoted and report.sync == wanted_sync(record)
     if ruled and (report.writable or _alone(view, record, report)):
         return Promotion.DONE
@@ -99,7 +99,8 @@ def _handover(view: ClusterView, record: ClusterRecord) -> Handover:
         return Handover.WAITING
     old, duty = view.report(record.primary), record.duty(record.primary)
     target = fresh(view, record.target)
-    if target is None or election.unfit(view, record, record.target):
+    left = view.service.node(record.target) is None
+    if target is None or left or election.unfit(view, record, record.target):
         return Handover.FAILED
     if old is None or duty is None or old.record_serial < duty.since:
         return Handover.WAITING

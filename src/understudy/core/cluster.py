@@ -1,5 +1,6 @@
 """What the spec says of a stateful cluster, and what its engine can do. Frozen values; nothing decides here."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from understudy.core.failover_mode import FailoverMode
@@ -148,7 +149,36 @@ class ClusterService:
     preferred: Name | None = None
     """Where the primary should be when all is well; None (the default) means wherever it is: no failback."""
     failback_every_s: int = 3600
+    version: int = 0
+    """Of the spec that says so; rises with every change, so that nobody takes an older one for the newer."""
 
     def node(self, name: str) -> Node | None:
         """The node of that name."""
         return next((node for node in self.nodes if node.name == name), None)
+
+
+def refusal(now: ClusterService, before: ClusterService | None, known: Iterable[Node] = ()) -> str:
+    """Why an agent that has run `before` must not go on with `now`, as one sentence; empty when it may.
+
+    `known` are the nodes that have left the spec and are not forgotten yet. Timers stay, since an agent rests on them
+    for deadlines that are running; a node's name means one place for as long as anybody counts on it.
+    """
+    name = now.name
+    if faults := now.timers.faults():
+        return f"The timers of {name} cannot be kept: {'; '.join(faults)}; change them in the spec."
+    if before is None or now == before:
+        return ""
+    if now.version <= before.version:
+        return f"Version {now.version} of {name} came after version {before.version}; it is left aside."
+    if now.timers != before.timers:
+        return (
+            f"The timers of {name} cannot change while its agent runs; restart the agents with the new spec, one after "
+            "the other: the engines run on."
+        )
+    for node in (*before.nodes, *known):
+        if (moved := now.node(node.name)) is not None and moved.host != node.host:
+            return (
+                f"{node.name} of {name} cannot move from {node.host} to {moved.host}; give the new node another name, "
+                f"or wait until {node.name} has left the cluster."
+            )
+    return ""

@@ -34,7 +34,7 @@ def decide(view: ClusterView, now: Now) -> Decision:
         draft = apply(effect, draft, Case(view, row, seen, wishes.head, now))
     if row.then is not before.phase:
         draft = _moved(draft, view, row, f" ({seen.verdict})" if "judged" in row.when else "")
-    return _decision(before, draft)
+    return _decision(view, before, draft)
 
 
 def _moved(draft: Draft, view: ClusterView, row: Row, testimony: str) -> Draft:
@@ -46,10 +46,11 @@ def _moved(draft: Draft, view: ClusterView, row: Row, testimony: str) -> Draft:
     )
 
 
-def _decision(before: ClusterRecord, draft: Draft) -> Decision:
-    if draft.record == before:
+def _decision(view: ClusterView, before: ClusterRecord, draft: Draft) -> Decision:
+    decided = replace(draft.record, spec=max(before.spec, view.service.version))
+    if decided == before:
         return Decision(before, events=draft.events, requests_done=draft.done, lease=draft.lease)
-    record = replace(draft.record, serial=max(before.serial, draft.record.serial) + 1)
+    record = replace(decided, serial=max(before.serial, draft.record.serial) + 1)
     changed = tuple(duty for duty in record.duties if before.duty(duty.node) != duty)
     return Decision(record, changed, draft.events, draft.done, draft.lease)
 
@@ -62,5 +63,6 @@ def _born(view: ClusterView, now: Now) -> Decision:
     kind = EventKind.CLUSTER_BORN if record.epoch == 1 else EventKind.CLUSTER_ADOPTED
     draft = draft.tell(kind, f"The record of {record.cluster} is made in epoch {record.epoch}: {record.reason}.")
     failback_wall_s = now.wall_s if record.epoch > 1 else 0.0
-    record = replace(record, serial=record.serial + 1, failback_wall_s=failback_wall_s)
+    spec = view.service.version
+    record = replace(record, serial=record.serial + 1, failback_wall_s=failback_wall_s, spec=spec)
     return Decision(record, record.duties, draft.events, lease=draft.lease)

@@ -6,7 +6,7 @@ equal values give equal bytes, and a person can read them. What a type needs is 
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import Enum
 from functools import cache
@@ -35,7 +35,7 @@ def encode(value: object) -> bytes:
 def decode(kind: type[T], data: bytes) -> T:
     """The value of that type; raises Undecodable for anything but what `encode` wrote for it (or an older `encode`)."""
     try:
-        envelope = json.loads(data, parse_constant=_refuse_constant)
+        envelope = _loads(data.decode())
         value = _plan(kind).read(_unwrap(envelope, kind.__name__))
     except (ValueError, OverflowError, RecursionError) as fault:
         raise Undecodable(f"A stored {kind.__name__} cannot be read and was left as it is: {fault}") from None
@@ -61,6 +61,7 @@ def _refuse_constant(text: str) -> None:
 
 
 _dumps = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_loads = json.JSONDecoder(parse_constant=_refuse_constant).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ def _make_plan(kind: Any) -> _Plan:  # noqa: PLR0911  # one return a kind of typ
         return _Plan(_same if kind is not float else float, _SCALARS[kind])
     if isinstance(kind, type):
         if issubclass(kind, Enum):
-            return _Plan(lambda value: value.value, lambda raw: kind(_read_str(raw)))
+            return _enum_plan(kind)
         if issubclass(kind, Word):
             return _Plan(_same, lambda raw: kind(_read_str(raw)))
         if is_dataclass(kind):
@@ -135,25 +136,28 @@ def _show(raw: Any) -> str:
 def _dataclass_plan(kind: type) -> _Plan:
     hints = get_type_hints(kind)
     members = fields(kind)
-    plans = tuple((name, _plan(hints[name])) for name in sorted(member.name for member in members))
-    known = {name for name, _ in plans}
+    names = tuple(sorted(member.name for member in members))
+    plans = {name: _plan(hints[name]) for name in names}
+    writes = tuple((name, plan.write) for name, plan in plans.items() if plan.write is not _same)
+    reads = tuple((name, plan.read) for name, plan in plans.items())
     needed = {member.name for member in members if member.default is MISSING and member.default_factory is MISSING}
 
     def write(value: Any) -> dict[str, Any]:
-        return {name: plan.write(getattr(value, name)) for name, plan in plans}
+        raw = {name: getattr(value, name) for name in names}
+        for name, write_part in writes:
+            raw[name] = write_part(raw[name])
+        return raw
 
     def read(raw: Any) -> Any:
         if type(raw) is not dict:
             raise ValueError(f"{_show(raw)} is no {kind.__name__}")
-        if unknown := raw.keys() - known:
-            raise ValueError(f"{kind.__name__} has no field {', '.join(map(_show, sorted(unknown)))}")
-        if missing := needed - raw.keys():
-            raise ValueError(f"{kind.__name__} lacks {', '.join(sorted(missing))}")
+        if raw.keys() != plans.keys():
+            _check_names(kind, raw, plans.keys(), needed)
         values = {}
-        for name, plan in plans:
+        for name, read_part in reads:
             if name in raw:
                 try:
-                    values[name] = plan.read(raw[name])
+                    values[name] = read_part(raw[name])
                 except ValueError as fault:
                     raise ValueError(f"{name}: {fault}") from None
         return kind(**values)
@@ -161,12 +165,30 @@ def _dataclass_plan(kind: type) -> _Plan:
     return _Plan(write, read)
 
 
+def _check_names(kind: type, raw: dict[str, Any], known: Set[str], needed: Set[str]) -> None:
+    """Refuse fields that the type does not have, and the lack of those without a default."""
+    if unknown := raw.keys() - known:
+        raise ValueError(f"{kind.__name__} has no field {', '.join(map(_show, sorted(unknown)))}")
+    if missing := needed - raw.keys():
+        raise ValueError(f"{kind.__name__} lacks {', '.join(sorted(missing))}")
+
+
+def _enum_plan(kind: type[Enum]) -> _Plan:
+    members = {member.value: member for member in kind}
+
+    def read(raw: Any) -> Enum:
+        text = _read_str(raw)
+        return members[text] if text in members else kind(text)  # which says what is wrong with it
+
+    return _Plan(_same if issubclass(kind, str) else lambda value: value.value, read)
+
+
 def _tuple_plan(members: tuple[Any, ...]) -> _Plan:
     if len(members) == 2 and members[1] is Ellipsis:
         item = _plan(members[0])
         return _Plan(
             lambda value: [item.write(each) for each in value],
-            lambda raw: tuple(item.read(each) for each in _read_list(raw)),
+            lambda raw: tuple([item.read(each) for each in _read_list(raw)]),
         )
     items = tuple(_plan(member) for member in members)
 
@@ -176,7 +198,7 @@ def _tuple_plan(members: tuple[Any, ...]) -> _Plan:
     def read(raw: Any) -> tuple[Any, ...]:
         if len(_read_list(raw)) != len(items):
             raise ValueError(f"{_show(raw)} has not {len(items)} items")
-        return tuple(plan.read(each) for plan, each in zip(items, raw, strict=True))
+        return tuple([plan.read(each) for plan, each in zip(items, raw, strict=True)])
 
     return _Plan(write, read)
 
@@ -208,9 +230,10 @@ def _union_plan(members: tuple[Any, ...]) -> _Plan:
         raise TypeError(f"the codec cannot tell the members of {members!r} apart")
     if len(present) == len(members):
         return inner
+    write, read = inner.write, inner.read
     return _Plan(
-        lambda value: None if value is None else inner.write(value),
-        lambda raw: None if raw is None else inner.read(raw),
+        _same if write is _same else lambda value: None if value is None else write(value),
+        lambda raw: None if raw is None else read(raw),
     )
 
 

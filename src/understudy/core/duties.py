@@ -2,7 +2,8 @@
 
 RULES: a duty keeps its `since` as long as it says the same. A node with less data than it had is never followed and
 never follows as it is: it is rebuilt, its data kept. A fenced node comes back only by rejoining; so does one that
-cannot be started as a standby (a rejoin may have been cut short): rejoining finds out whether it must be rebuilt.
+cannot be started as a standby (a rejoin may have been cut short), and one that is new or was away from the spec:
+rejoining finds out whether it must be rebuilt. A standby that leaves goes on until the commit rule does without it.
 """
 
 from dataclasses import replace
@@ -52,7 +53,8 @@ def crowned(view: ClusterView, record: ClusterRecord, primary: Name) -> ClusterR
     names = [duty.node for duty in record.duties if view.service.node(duty.node)]
     names += [node.name for node in view.service.nodes if node.name not in names]
     others = [under(view, record, name, primary) for name in names if name != primary]
-    gone = [Duty(duty.node, DutyKind.ABSENT) for duty in record.duties if view.service.node(duty.node) is None]
+    left = [duty.node for duty in record.duties if view.service.node(duty.node) is None]
+    gone = [Duty(name, DutyKind.ABSENT) for name in left if name != primary]  # the last resort may have left, too
     return ordered(record, Duty(primary, DutyKind.PRIMARY), *others, *gone)
 
 
@@ -61,14 +63,23 @@ def tended(view: ClusterView, record: ClusterRecord) -> ClusterRecord:
     primary = cast("Name", record.primary)  # whoever tends has one
     names = {node.name for node in view.service.nodes} - {primary}
     changed = [_next_duty(view, record, name, primary) for name in sorted(names)]
-    gone = [duty.node for duty in record.duties if duty.node not in names and duty.node != primary]
+    acknowledging = set[Name]().union(*(rule.voters for rule in record.sync))
+    gone = [
+        duty.node
+        for duty in record.duties
+        if duty.node not in names
+        and duty.node != primary
+        and not (duty.kind is DutyKind.STANDBY and duty.node in acknowledging)  # until the commit rule does without it
+    ]
     changed += [Duty(name, DutyKind.ABSENT) for name in gone]
     return _forget_gone(view, ordered(record, *changed), gone)
 
 
 def _next_duty(view: ClusterView, record: ClusterRecord, name: Name, primary: Name) -> Duty:
     duty, report = record.duty(name), fresh(view, name)
-    if duty is None or duty.kind in (DutyKind.ABSENT, DutyKind.CLOSED, DutyKind.FROZEN):
+    if duty is None or duty.kind is DutyKind.ABSENT:
+        return Duty(name, DutyKind.REBUILD if ruined(view.report(name)) else DutyKind.REJOIN, primary)
+    if duty.kind in (DutyKind.CLOSED, DutyKind.FROZEN):
         return under(view, record, name, primary)
     if report is None or report.record_serial < duty.since:
         return duty
@@ -87,10 +98,17 @@ def _next_duty(view: ClusterView, record: ClusterRecord, name: Name, primary: Na
 def _forget_gone(view: ClusterView, record: ClusterRecord, gone: list[Name]) -> ClusterRecord:
     """Drop the duty of a node that has left, once nothing counts on it and its engine is not known to run."""
     counted = set[Name]().union(*(rule.voters for rule in record.sync), *record.electorates)
-    away = {
-        name
-        for name in gone
-        if name not in counted and ((report := view.report(name)) is None or report.running is Running.DEAD)
-    }
+    away = {name for name in gone if name not in counted and not _known_to_run(view, name)}
     kept = tuple(duty for duty in record.duties if duty.node not in away)
     return replace(record, duties=kept) if away else record
+
+
+def _known_to_run(view: ClusterView, name: Name) -> bool:
+    """Whether its engine was up when it was last heard, and that is not too long ago: a dead host never says so.
+
+    One that runs all the same is stopped by its own agent when that reads a record without it.
+    """
+    seen = view.seen(name)
+    if seen is None or seen.report is None or seen.report.running is Running.DEAD:
+        return False
+    return seen.age_ms < view.service.timers.elector_drop_ms

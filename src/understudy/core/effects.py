@@ -15,7 +15,7 @@ from understudy.core.clock import Now
 from understudy.core.election import loss
 from understudy.core.events import Event, EventKind, Fact
 from understudy.core.fsm import Effect, Row
-from understudy.core.lineage import Position, contains
+from understudy.core.lineage import Position, Relation, contains, relate
 from understudy.core.record import (
     Blocked,
     ClusterRecord,
@@ -27,6 +27,7 @@ from understudy.core.record import (
     Phase,
     Request,
     RequestKind,
+    SyncConfig,
     Timings,
 )
 from understudy.core.report import ClusterView, LeaseOrder
@@ -172,23 +173,46 @@ def _enthrone(draft: Draft, case: Case, winner: Name, ground: Ground, lost: Loss
     record = draft.record
     report = case.view.report(winner)
     position = report.position if report else None
+    if position is None and record.accept_loss:
+        record = replace(record, start=None, known=None)  # it may lack both, and a person has agreed to that
+    rules = sync.first_rules(case.view, record, winner, position)
     crowned = replace(
         duties.crowned(case.view, record, winner),
         primary=winner,
         ground=ground,
-        sync=(sync.first_rule(case.view, record, winner),),
+        sync=rules,
         sync_mark=None,
         electorates=(sync.first_electorate(case.view, record, winner),),
         electorate_serial=record.serial + 1,
         start=position or record.start,
         known=position or record.known,
         loss=lost,
+        owed=_owed(record, rules, position),
     )
     refused = [f"{one.node} {one.refusal}" for one in case.seen.election.candidates if one.refusal]
     why = f"; passed over: {listed(refused, most=9)}" if refused else ""
     said = f"{winner} gets the part in epoch {record.epoch}, at {position or 'an unknown position'}, by {ground}{why}."
     draft = replace(draft, lease=LeaseOrder(winner, record.epoch)).with_record(crowned)
     return draft.tell(EventKind.CLUSTER_CROWNED, said, winner, epoch=record.epoch, ground=str(ground))
+
+
+def _owed(record: ClusterRecord, rules: tuple[SyncConfig, ...], position: Position | None) -> Position | None:
+    """What may never be lost from this crown on, beside what the new rules promise."""
+    if record.accept_loss:
+        return record.owed if record.owed and position and contains(position, record.owed) else None
+    loosened = any(rule.acks for rule in record.sync) and not any(rule.acks for rule in rules)
+    return position if loosened and position and record.phase is not Phase.BOOTSTRAPPING else record.owed
+
+
+def _begin_reign(draft: Draft, case: Case) -> Draft:
+    """Where the reign really begins, by its own word: at the crown it may not have been readable."""
+    record = draft.record
+    report = case.view.report(cast("Name", record.primary))
+    position = report.position if report else None
+    if position is None:
+        return draft
+    start = record.start or Position(position.branches, position.branches[-1].start)
+    return draft.with_record(replace(record, start=start, known=position))
 
 
 def _crown_old(draft: Draft, case: Case) -> Draft:
@@ -204,14 +228,14 @@ def _crown_old(draft: Draft, case: Case) -> Draft:
 def _hand_over(draft: Draft, case: Case) -> Draft:
     record, head = draft.record, cast("Request", case.head)
     primary, target = cast("Name", record.primary), cast("Name", target_of(case.view, record, head))
-    by_us = head.by == FAILBACK
+    by_us = head.id == 0
     handing = replace(
         duties.ordered(record, Duty(primary, DutyKind.HANDING_OVER)),
         target=target,
         failback_wall_s=case.now.wall_s if by_us else record.failback_wall_s,
     )
     draft = draft.with_record(handing)
-    if by_us:
+    if head.by == FAILBACK:
         draft = draft.tell(EventKind.FAILBACK_STARTED, f"{target} is preferred and all has been well.", target)
     said = f"{primary} hands over to {target}; clients wait meanwhile."
     return draft.tell(EventKind.SWITCHOVER_STARTED, said, target)
@@ -311,10 +335,15 @@ def _adopt(draft: Draft, case: Case) -> Draft:
     return draft.tell(EventKind.CLUSTER_ADOPTED, said, epoch=made.epoch)
 
 
-def _further(one: Position | None, other: Position | None) -> Position | None:
-    if one is None or other is None:
-        return one or other
-    return other if contains(other, one) else one
+def _further(known: Position | None, own: Position | None) -> Position | None:
+    """What a primary is known to have reached: its own word, unless that is only older, or has lost something.
+
+    Where the two went different ways, `known` is from before its reign, which began without it (a crown at a position
+    that could not be read).
+    """
+    if known is None or own is None:
+        return known or own
+    return known if relate(own, known) is Relation.BEHIND else own
 
 
 def timed(view: ClusterView, record: ClusterRecord, before: Phase) -> Timings:
@@ -346,6 +375,7 @@ _EFFECTS: dict[Effect, Callable[[Draft, Case], Draft]] = {
     Effect.CROWN: _crown,
     Effect.CROWN_TARGET: _crown_target,
     Effect.CROWN_OLD: _crown_old,
+    Effect.BEGIN_REIGN: _begin_reign,
     Effect.CONCLUDE: _conclude,
     Effect.HAND_OVER: _hand_over,
     Effect.TAKE_REQUEST: _take_request,

@@ -7,6 +7,9 @@ RULES
 3. `record.start` holds everything that was acknowledged in earlier epochs: whoever wins must contain it.
 4. Nothing lost: for every commit rule that may be in force, the winner must contain what R > N - W of its voters have,
    or all that the closed old primary has. Bounded loss: it must be within the bound of the last known position.
+5. What was acknowledged as never to be lost stays so when the spec allows loss later: a rule that asks somebody binds
+   as long as it may be in force, and `record.owed` afterwards.
+6. A node that left the spec and still has a duty may win when nobody else can: it may have what nobody else has.
 """
 
 from dataclasses import dataclass
@@ -14,7 +17,7 @@ from dataclasses import dataclass
 from understudy.core import quorum
 from understudy.core.health import fresh, heard
 from understudy.core.lineage import Position, Relation, contains, lacks_bytes, relate
-from understudy.core.record import ClusterRecord, Loss, Phase
+from understudy.core.record import ClusterRecord, Loss, Phase, SyncConfig
 from understudy.core.report import ClusterView, NodeReport
 from understudy.core.text import Name
 from understudy.core.words import listed
@@ -92,12 +95,20 @@ def _has_all(view: ClusterView, old: NodeReport) -> bool:
     return whole(old) and not outrun
 
 
+def strict_rules(view: ClusterView, record: ClusterRecord) -> tuple[SyncConfig, ...]:
+    """The rules whose every acknowledged write a winner must have; one that asks nobody can never be satisfied.
+
+    All of them where the spec allows no loss; else those that may still be in force from when it did not.
+    """
+    return record.sync if view.service.durability.zero_loss else tuple(rule for rule in record.sync if rule.acks)
+
+
 def enough_known(view: ClusterView, record: ClusterRecord) -> bool:
     """Whether an election now could be sure to lose nothing that must not be lost."""
-    known, old = still(view, record), closed_old(view, record)
-    if view.service.durability.zero_loss and not record.accept_loss:
+    known, old, rules = still(view, record), closed_old(view, record), strict_rules(view, record)
+    if rules and not record.accept_loss:
         placed = frozenset(name for name, report in known.items() if report.position is not None)
-        known_enough = quorum.revoked(record.sync, placed) or (old is not None and _has_all(view, old))
+        known_enough = quorum.revoked(rules, placed) or (old is not None and _has_all(view, old))
         return known_enough and _patient(view, record)
     return bool(known) and _patient(view, record)
 
@@ -115,20 +126,22 @@ def prospect(view: ClusterView, record: ClusterRecord) -> bool:
     others = {name: report for name, report in heard(view).items() if name != record.primary}
     voters = frozenset(name for name, report in others.items() if report.identity == record.identity and whole(report))
     fit = [name for name in others if not unfit(view, record, name)]
+    rules = strict_rules(view, record)
+    if rules and not (fit and quorum.revoked(rules, voters)):
+        return False
     if view.service.durability.zero_loss:
-        return bool(fit) and quorum.revoked(record.sync, voters)
+        return True
     last = (_position(view, record.primary) if record.primary else None) or record.known
     return any((mine := others[name].position) and not _beyond_bound(view, mine, last) for name in fit)
 
 
 def elect(view: ClusterView, record: ClusterRecord) -> Election:
-    """Weigh every node of the spec."""
+    """Weigh every node of the spec, and those that have left it and still have a duty."""
     if record.phase is Phase.BOOTSTRAPPING:
         return _first(view)
-    candidates = [
-        Candidate(node.name, _position(view, node.name), _refusal(view, record, node.name))
-        for node in view.service.nodes
-    ]
+    names = [node.name for node in view.service.nodes]
+    names += [duty.node for duty in record.duties if duty.node not in names]
+    candidates = [Candidate(name, _position(view, name), _refusal(view, record, name)) for name in names]
     ranked = sorted(candidates, key=lambda one: _rank(view, record, one, candidates))
     winner = ranked[0].node if ranked and not ranked[0].refusal else None
     return Election(winner, tuple(ranked))
@@ -164,7 +177,9 @@ def _position(view: ClusterView, node: Name) -> Position | None:
 def unfit(view: ClusterView, record: ClusterRecord, name: Name) -> str:
     """Why this node could not win whatever its position; empty when it could."""
     node, report = view.service.node(name), fresh(view, name)
-    if node is None or node.priority == 0:
+    if node is None and record.duty(name) is None:
+        return "is not in the spec"
+    if node is not None and node.priority == 0:
         return "is never to be promoted"
     if report is None:
         return "is not heard"
@@ -196,8 +211,14 @@ def _too_short(view: ClusterView, record: ClusterRecord, position: Position) -> 
     """What this position lacks that must not be lost; empty when nothing."""
     old = closed_old(view, record)
     everything = old.position if old is not None and _has_all(view, old) else None
-    if not view.service.durability.zero_loss:
-        return _beyond_bound(view, position, everything or record.known)
+    owing = _short(position, record.owed, "what may never be lost") if record.owed is not None else ""
+    beyond = "" if view.service.durability.zero_loss else _beyond_bound(view, position, everything or record.known)
+    strict = bool(strict_rules(view, record))
+    return owing or beyond or (_lacking(view, record, position, everything) if strict else "")
+
+
+def _lacking(view: ClusterView, record: ClusterRecord, position: Position, everything: Position | None) -> str:
+    """Of what was acknowledged under rules that lose nothing."""
     if record.start is not None and (short := _short(position, record.start, "the start of the last reign")):
         return short
     contained = frozenset(
@@ -205,7 +226,7 @@ def _too_short(view: ClusterView, record: ClusterRecord, position: Position) -> 
         for name, report in still(view, record).items()
         if report.position is not None and contains(position, report.position)
     )
-    if quorum.revoked(record.sync, contained):
+    if quorum.revoked(strict_rules(view, record), contained):
         return ""
     if everything is None:
         return "may lack acknowledged writes: it contains too few of those that acknowledge"
@@ -231,7 +252,7 @@ def _short(position: Position, reference: Position, what: str) -> str:
 
 
 def _rank(view: ClusterView, record: ClusterRecord, one: Candidate, everybody: list[Candidate]) -> tuple[object, ...]:
-    """Eligible first, fresh tries before repeated ones, another node before the old primary, most data, preference."""
+    """Eligible first, of the spec, not tried yet, another node before the old primary, most data, preference."""
     report, node = view.report(one.node), view.service.node(one.node)
     contained = sum(
         1
@@ -240,6 +261,7 @@ def _rank(view: ClusterView, record: ClusterRecord, one: Candidate, everybody: l
     )
     return (
         bool(one.refusal),
+        node is None,
         one.node in record.tried,
         one.node == record.previous,
         -contained,

@@ -34,6 +34,8 @@ class Effect(StrEnum):
     """For a switchover: the old primary has stopped cleanly, which is the ground."""
     CROWN_OLD = "crown the old primary again"
     """The way back out of a switchover, under the same epoch."""
+    BEGIN_REIGN = "write down where the reign begins"
+    """By the new primary's own word: at the crown its position may not have been readable."""
     CONCLUDE = "say what it took"
     """How long each step took and what was lost."""
     HAND_OVER = "hand over"
@@ -130,7 +132,7 @@ ROWS: tuple[Row, ...] = (
     _row(P.ELECTING, P.PROMOTING, "an eligible candidate has all that counts", E.CROWN, winner=True, **OWN),
     _row(P.ELECTING, P.ELECTING, "no candidate is eligible yet", winner=False, late=False, **OWN),
     _row(P.ELECTING, P.BLOCKED, "no candidate is eligible", E.BLOCK, winner=False, late=True, **OWN),
-    _row(P.PROMOTING, P.ROUTING, "the new primary is promoted", promotion=Promotion.DONE, **OWN),
+    _row(P.PROMOTING, P.ROUTING, "the new primary is promoted", E.BEGIN_REIGN, promotion=Promotion.DONE, **OWN),
     _row(P.PROMOTING, P.FENCING, "the promotion failed, and the candidate may have begun to take writes",
          E.OPEN_EPOCH, promotion=Promotion.FAILED, **OWN),
     _row(P.PROMOTING, P.FENCING, "the promotion took too long, and the candidate may have begun to take writes",

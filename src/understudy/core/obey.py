@@ -4,7 +4,8 @@ RULES
 1. An agent obeys no record of another cluster, of a lower epoch, or older than one it has read.
 2. One step at a time: the next report decides on the next step, so any step may be cut short and done again.
 3. Only in `promoting`, only with its own lease armed under this epoch and no promise outstanding to a lower one, does a
-   node become primary. An engine that dies in any other phase stays dead until the steward has fenced and elected.
+   node become primary. An engine that dies in any other phase stays dead until the steward has fenced and elected. One
+   that is promoted and still bears the marks of before (its agent died in between) is told to promote once more.
 4. Whoever may take writes without the duty to is closed, before anything else.
 """
 
@@ -29,7 +30,7 @@ from understudy.core.actions import (
 from understudy.core.clock import Now
 from understudy.core.cluster import Timers
 from understudy.core.record import ClusterRecord, Duty, DutyKind, Ground, Phase, wanted_sync
-from understudy.core.report import NodeReport, OwnLease, Promise, Running, streams
+from understudy.core.report import NodeReport, OwnLease, Promise, Running, marked, streams
 from understudy.core.text import Name
 
 _NOTHING: tuple[Action, ...] = ()
@@ -151,8 +152,15 @@ def _lead(case: _Case) -> tuple[Action, ...]:
         return _close(case)
     if record.phase is Phase.PROMOTING and report.promoted_epoch < record.epoch:
         return _become_primary(case)
-    if report.running is not Running.UP or report.promoted_epoch != record.epoch:
-        return _NOTHING
+    reigns = report.running is Running.UP and report.promoted_epoch == record.epoch
+    return _reign(case) if reigns else _NOTHING
+
+
+def _reign(case: _Case) -> tuple[Action, ...]:
+    """What is left to do for one that is promoted."""
+    report, record = case.report, case.record
+    if marked(report):
+        return (Promote(*case.patient, wanted_sync(record)),)
     if report.sync != wanted_sync(record):
         return (SetSync(*case.common, wanted_sync(record)),)
     if not report.writable and report.covered and case.armed:

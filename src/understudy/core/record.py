@@ -191,10 +191,15 @@ class ClusterRecord:
     """Of the last failover."""
     timings: Timings = Timings()
     failback_wall_s: float = 0.0
-    """When the last failback began, or when that was forgotten with an older record, by a wall clock; the hold that it
-    makes is bounded by failback_every_s."""
+    """When the last handover that nobody asked for began (a failback, or away from a node that left the spec), or when
+    that was forgotten with an older record, by a wall clock; the hold that it makes is bounded by failback_every_s."""
     reason: str = ""
     """The sentence of the row that led here."""
+    spec: int = 0
+    """The version of the newest spec by which anything was decided: who has an older one must not decide any more."""
+    owed: Position | None = None
+    """Where the primary stood when a rule that loses nothing was last given up: what had been acknowledged under it
+    must be in whoever wins, whatever may be lost by now."""
 
     def duty(self, node: Name) -> Duty | None:
         """The duty of that node."""

@@ -84,6 +84,11 @@ class NodeReport:
     """Why not."""
 
 
+def marked(report: NodeReport) -> bool:
+    """Whether it bears a mark on its disk that a promotion takes away."""
+    return report.closed_epoch > 0 or report.less_data
+
+
 def streams(report: NodeReport, source: Name | None) -> bool:
     """Whether its replication link to `source` stands."""
     return report.streaming_from == source and report.link_age_ms is not None

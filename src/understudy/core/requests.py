@@ -192,8 +192,9 @@ def _own_wish(view: ClusterView, record: ClusterRecord, now: Now) -> Request | N
     preferred, service = view.service.preferred, view.service
     if record.phase is Phase.STEADY and record.primary and service.node(record.primary) is None:
         leave = Request(0, RequestKind.SWITCHOVER, by="spec")
+        tried = 0 <= now.wall_s - record.failback_wall_s < service.timers.failback_ms / 1000
         able = view.capabilities.graceful_handover and target_of(view, record, leave) is not None
-        return leave if able else None
+        return leave if able and not tried else None
     if preferred is None or record.phase is not Phase.STEADY or view.phase_age_ms < service.timers.failback_ms:
         return None
     since_s = now.wall_s - record.failback_wall_s

@@ -14,8 +14,8 @@ from typing import cast
 
 from understudy.core import quorum
 from understudy.core.health import fresh, heard
-from understudy.core.lineage import contains, lacks_bytes
-from understudy.core.record import ClusterRecord, DutyKind, SyncConfig, wanted_sync
+from understudy.core.lineage import Position, contains, lacks_bytes
+from understudy.core.record import ClusterRecord, DutyKind, Phase, SyncConfig, wanted_sync
 from understudy.core.report import ClusterView, NodeReport, streams
 from understudy.core.text import Name
 
@@ -29,7 +29,21 @@ JOIN_LAG_BYTES = 16 * 1024 * 1024
 """A standby further behind would only hold up commits."""
 
 
-def first_rule(view: ClusterView, record: ClusterRecord, primary: Name) -> SyncConfig:
+def first_rules(
+    view: ClusterView, record: ClusterRecord, primary: Name, position: Position | None
+) -> tuple[SyncConfig, ...]:
+    """The rules that count from the crown on, the one to be put in force last.
+
+    Where its position is known, `record.start` stands for all that older rules acknowledged. Where it is not (its disk
+    did not answer), nothing does, so they count until the new rule's voters have caught up.
+    """
+    first = _first_rule(view, record, primary)
+    born = record.phase is Phase.BOOTSTRAPPING
+    older = () if position is not None or record.accept_loss or born else record.sync
+    return (*(rule for rule in older if not rule.same_rule(first)), first)
+
+
+def _first_rule(view: ClusterView, record: ClusterRecord, primary: Name) -> SyncConfig:
     """The rule under which a new primary starts: who can acknowledge soonest, but never fewer than the spec asks."""
     acks = _acks(view)
     others = [node.name for node in view.service.nodes if node.name != primary]
@@ -73,7 +87,8 @@ def _rule_step(view: ClusterView, record: ClusterRecord, primary: NodeReport) ->
         and contains(report.position, mark)
     )
     if quorum.caught_up(newest, reached):
-        return replace(record, sync=record.sync[-1:], sync_mark=None)
+        loosened = not newest.acks and any(rule.acks for rule in record.sync)
+        return replace(record, sync=record.sync[-1:], sync_mark=None, owed=mark if loosened else record.owed)
     return replace(record, sync_mark=mark)
 
 
@@ -83,8 +98,9 @@ def _wanted_rule(view: ClusterView, record: ClusterRecord, primary: NodeReport) 
         return SyncConfig(frozenset(), 0, serial)
     nodes = [node.name for node in view.service.nodes if node.name != primary.node]
     voters = {name for name in nodes if _acknowledges(view, record, name, primary, member=name in now.voters)}
-    if len(voters) < acks:  # too few: keep the last ones, and let writes wait
-        kept = voters | (now.voters & frozenset(nodes))
+    if len(voters) < acks:  # too few: keep the last ones, also those that are to leave, and let writes wait
+        standbys = {duty.node for duty in record.duties if duty.kind is DutyKind.STANDBY}
+        kept = voters | (now.voters & (standbys | set(nodes)))
         voters = kept if len(kept) >= acks else set(nodes)
     return SyncConfig(frozenset(voters), acks, serial)
 

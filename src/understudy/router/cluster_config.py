@@ -28,16 +28,14 @@ SESSION = "7d"
 FIN_S = 30
 KEEPALIVE = {"idle": "10s", "intvl": "5s", "cnt": "3"}
 UNACKNOWLEDGED = "tcp-ut 30s"
+HOLD_PLACES = 1_000_000
 REFUSING_ADDRESS = "127.0.0.1:1"
 
 HOLD_SCRIPT = """\
--- Written by understudy. A new connection waits here until one of the servers may be used, or its time is over.
-core.register_action("hold", {"tcp-req"}, function(txn, servers)
+-- Written by understudy. A new connection waits here until the backend has a server to use, or its time is over.
+core.register_action("hold", {"tcp-req"}, function(txn, backend)
   local waited = 0
-  while true do
-    for server in string.gmatch(servers, "[^,]+") do
-      if txn.f:srv_is_up(server) then return end
-    end
+  while txn.f:be_conn_free(backend) >= 0 do
     local pause = math.min(20, 2 + waited // 20)
     core.msleep(pause)
     waited = waited + pause
@@ -48,33 +46,31 @@ end, 1)
 
 def sections(ports: ClusterPorts) -> str:
     """The frontends and backends of one cluster."""
-    writers = [f"{write_backend(ports.cluster)}/{seat.node}" for seat in ports.seats]
-    backend = read_backend(ports.cluster)
-    readers = [f"{backend}/{name}" for seat in ports.seats for name in (seat.node, last_resort(seat.node))]
-    lines = [*_frontend(write_frontend(ports.cluster), ports.write, write_backend(ports.cluster), writers, ports)]
-    lines += _backend(write_backend(ports.cluster), "roundrobin", ports)
+    writer, readers = write_backend(ports.cluster), read_backend(ports.cluster)
+    lines = [*_frontend(write_frontend(ports.cluster), ports.write, writer, ports)]
+    lines += _backend(writer, "roundrobin", ports)
     lines += [_writer(ports.cluster, seat) for seat in ports.seats]
     lines += [_hold()]
     if ports.read:
-        lines += _frontend(read_frontend(ports.cluster), ports.read, backend, readers, ports)
-        lines += _backend(backend, "leastconn", ports)
+        lines += _frontend(read_frontend(ports.cluster), ports.read, readers, ports)
+        lines += _backend(readers, "leastconn", ports)
         lines += [_reader(ports.cluster, seat) for seat in ports.seats]
         lines += [_last_resort(ports.cluster, seat) for seat in ports.seats]
         lines += [_hold()]
     return "\n".join((*lines, ""))
 
 
-def _frontend(name: str, listen: Address, backend: str, servers: list[str], ports: ClusterPorts) -> Iterator[str]:
+def _frontend(name: str, listen: Address, backend: str, ports: ClusterPorts) -> Iterator[str]:
     yield f"frontend {name}"
     yield "  mode tcp"
     yield f"  bind {listen} {UNACKNOWLEDGED}"
     yield f"  timeout client {SESSION}"
     yield f"  timeout client-fin {FIN_S}s"
     yield from _keepalive("cli")
-    # with no usable server HAProxy would close the connection at once, whatever `timeout queue` says
+    # With no usable server HAProxy would close the connection at once, whatever `timeout queue` says. The number of
+    # free places is negative where a node, which has no limit, can be used; the one that refuses has a limit.
     yield f"  tcp-request inspect-delay {ports.hold_ms}ms"
-    yield from (f"  acl open srv_is_up({server})" for server in servers)
-    yield f"  tcp-request content lua.hold {','.join(servers)} unless open"
+    yield f"  tcp-request content lua.hold {backend} if {{ be_conn_free({backend}) ge 0 }}"
     yield f"  default_backend {backend}"
 
 
@@ -120,4 +116,4 @@ def _server(cluster: Name, seat: Seat, role: str) -> str:
 
 def _hold() -> str:
     """Where a refused connection goes as long as no node is open: refused again, it comes back in CONNECT_MS."""
-    return f"  server {HOLD_SERVER} {REFUSING_ADDRESS} backup"
+    return f"  server {HOLD_SERVER} {REFUSING_ADDRESS} backup maxconn {HOLD_PLACES}"

@@ -9,11 +9,18 @@ from collections.abc import Iterator
 
 from understudy.core.cluster_route import Route
 from understudy.core.routes import ClusterPorts
+from understudy.core.text import Name
 from understudy.router.change import Command, silent
 from understudy.router.names import last_resort, read_backend, read_frontend, write_backend, write_frontend
 
 _SESSION = re.compile(r"^(0x[0-9a-f]+): .* fe=(\S+) be=\S+ srv=(\S+) ", re.MULTILINE)
 _NOWHERE = "<none>"
+
+
+def leaving(ports: ClusterPorts, node: Name) -> Iterator[Command]:
+    """Nothing new for who took writes until now. What is just connecting there is refused, and waits; or it is cut."""
+    server = f"{write_backend(ports.cluster)}/{node}"
+    yield silent(f"set server {server} state drain", f"{ports.cluster}: {node} gets no new sessions")
 
 
 def closing(ports: ClusterPorts, route: Route) -> Iterator[Command]:

@@ -1,8 +1,9 @@
 """Where the clients of the clusters go: brings routes into force in the running HAProxy, in every worker.
 
-RULES: a route of a lower epoch than one that was followed is refused, also by the next agent (the file `followed`). The
-old node is closed and its sessions are ended before the new one is opened. Nothing here waits for a reload to begin:
-a route that comes in the middle of one is in force at once, and once more when the new worker has taken over.
+RULES: a route of a lower epoch than one that was followed is refused, also by the next agent: nobody is let in under an
+epoch that is not on the disk (the file `followed`) yet. The old node is closed and its sessions are ended before the
+new one is opened. Nothing here waits for a reload: a route that comes in the middle of one is in force at once, and
+once more when the new worker has taken over.
 """
 
 import asyncio
@@ -15,13 +16,16 @@ from understudy.core.routes import ClusterPorts, RouterState
 from understudy.core.text import Name
 from understudy.router import followed, process, runtime
 from understudy.router.base import RouterFault
-from understudy.router.cluster_orders import closing, opening, stale_sessions
+from understudy.router.cluster_orders import closing, leaving, opening, stale_sessions
 from understudy.router.files import Files
 from understudy.router.layout import Layout
 
 SAVE_S = 0.25
 """How long a route waits for the disk before it comes into force all the same."""
 SAVE_AGAIN_S = 2.0
+LEAVE_S = 0.005
+"""For what is just connecting to the old writer: cut while it does, its client would get an error; refused by a dead
+engine, it waits for the new one."""
 SWEEP_S = 0.5
 """How long old workers may take to end sessions."""
 POLL_S = 0.005
@@ -52,6 +56,8 @@ class Steering:
         self._settled.set()
         self._workers = 0
         """How many workers have come so far."""
+        self._durable = {name: route.epoch for name, route in self._routes.items()}
+        """The epochs that the next agent would know of."""
         self._unsaved = False
         self._saver: asyncio.Task[None] | None = None
 
@@ -126,8 +132,15 @@ class Steering:
             self._sure.add(ports.cluster)
             if route != known:
                 self._save()
+            if known is not None and known.write not in (None, route.write) and ports.has(known.write):
+                await runtime.send(self._layout.admin_socket, list(leaving(ports, known.write)))
+                await asyncio.sleep(LEAVE_S)
             await self._close(ports, route)
-            if self._saver is not None:
+            if (
+                route.write is not None
+                and self._saver is not None
+                and self._durable.get(ports.cluster, 0) < route.epoch
+            ):
                 await asyncio.wait([self._saver], timeout=SAVE_S)
             if route.write is not None and not ports.has(route.write):
                 raise RouterFault(
@@ -185,8 +198,10 @@ class Steering:
         """Until the file says what is followed, however often it takes."""
         while self._unsaved:
             self._unsaved = False
+            routes = dict(self._routes)
             try:
-                await asyncio.to_thread(self._files.remember, followed.to_text(self._routes))
+                await asyncio.to_thread(self._files.remember, followed.to_text(routes))
+                self._durable = {name: route.epoch for name, route in routes.items()}
             except RouterFault as fault:
                 self._unsaved = True
                 self._tell(f"the route is followed, but the next agent would not know: {fault}")

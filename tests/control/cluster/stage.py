@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.control.cluster.mortal import Doom, MortalDisk, MortalDriver, MortalFence, MortalStore
@@ -35,10 +35,12 @@ from understudy.drivers.fake import (
 from understudy.store.base import Delete, Expect, Outcome, Put
 from understudy.store.memory import MemoryStore, Trouble
 
-A, B, C = Name("a"), Name("b"), Name("c")
-H1, H2, H3 = Name("h1"), Name("h2"), Name("h3")
+A, B, C, D = Name("a"), Name("b"), Name("c"), Name("d")
+H1, H2, H3, H4 = Name("h1"), Name("h2"), Name("h3"), Name("h4")
 ORDERS = Name("orders")
 NODES = (Node(A, H1), Node(B, H2), Node(C, H3))
+SPARE = (Node(D, H4),)
+"""Not in the spec to begin with."""
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):
@@ -96,7 +98,7 @@ class Agent:
         self.tasks: set[asyncio.Task] = set()
         self.handle: asyncio.TimerHandle | None = None
         self.alive = True
-        own = tuple(stage.own(node) for node in stage.service.nodes if node.host == host)
+        own = tuple(stage.own(node) for node in stage.nodes_of(host))
         self.loop = ClusterLoop(
             Ports(
                 host=host,
@@ -111,6 +113,7 @@ class Agent:
                 own=own,
                 draw_identity=lambda: f"{ORDERS}-{host}-{len(stage.agents)}",
                 wake=self.wake,
+                let_go=stage.kept[host].remove,
                 router=Router(stage, host) if host in stage.routers else None,
             )
         )
@@ -185,11 +188,13 @@ class Stage:
         self.service = ClusterService(ORDERS, nodes, **service)
         self.routers = routers
         self.world = LoopWorld()
-        self.engines = FakeEngines(nodes, flavour, self.world)
+        self.kept: dict[Name, list[Name]] = {}
+        """Which nodes each host has to care for; those that have left the spec too, until they are let go."""
+        self.engines = FakeEngines((*nodes, *SPARE), flavour, self.world)
         self.engines.on_ack = lambda engine, write: self.acked.append((engine.name, write))
         self.store = MemoryStore()
         self.doom = Doom(self, 0)
-        self.disks = {node.name: MemoryDisk() for node in nodes}
+        self.disks = {engine.name: MemoryDisk() for engine in self.engines}
         self.fences = {
             engine.name: FakeFence(engine, self.world, lambda: LoopClock().now().boot_s) for engine in self.engines
         }
@@ -210,6 +215,23 @@ class Stage:
             MortalFence(self.doom, node.host, self.fences[node.name]),
             MortalDisk(self.doom, node.host, self.disks[node.name]),
         )
+
+    def nodes_of(self, host: Name) -> list[Node]:
+        """The nodes that a host has to care for."""
+        kept = self.kept.setdefault(host, [])
+        kept += [node.name for node in self.service.nodes if node.host == host and node.name not in kept]
+        return [self.engines[name].node for name in kept]
+
+    def apply(self, *hosts: Name, **changes: Any) -> ClusterService:
+        """A person changes the spec, and these hosts hear of it (all of them, if none is named)."""
+        service = replace(self.service, version=self.service.version + 1, **changes)
+        self.service = service
+        for host in hosts or {node.host: None for node in (*service.nodes, *NODES)}:
+            if host in self.agents:
+                self.agents[host].loop.change(service, [self.own(node) for node in self.nodes_of(host)])
+            else:
+                self.start(host)
+        return service
 
     def start(self, *hosts: Name) -> None:
         for host in hosts or {node.host: None for node in self.service.nodes}:
@@ -308,7 +330,8 @@ def play(scene: Callable[[Stage], Coroutine[Any, Any, None]], *args, **words) ->
 def all_stream(stage: Stage) -> bool:
     """Everybody but the primary hears it."""
     primary = stage.primary()
-    links = [engine.link for engine in stage.engines if engine is not primary]
+    members = [stage.engines[node.name] for node in stage.service.nodes]
+    links = [engine.link for engine in members if engine is not primary]
     return all(link is not None and link.alive and link.source is primary for link in links)
 
 

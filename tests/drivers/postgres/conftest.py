@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.drivers.postgres.real import PASSWORD, PATIENCE_S, PROGRAMS, Engine, copy_tree
 
-from understudy.drivers.postgres import copying
+from understudy.drivers.postgres import branches, copying
 
 if not PROGRAMS.is_dir():
     pytest.skip(f"needs PostgreSQL 15 in {PROGRAMS}", allow_module_level=True)
@@ -32,6 +32,7 @@ def template() -> Iterator[Path]:
     a, b = Engine("a", root), Engine("b", root)
     try:
         asyncio.run(copying.bootstrap(a.home, "boss", PASSWORD, patience_s=PATIENCE_S))
+        branches.position(branches.Log.of(a.data), 1, 1 << 60, a.tools.account)  # from here on its history is ours
         with (a.data / "pg_hba.conf").open("a") as hba:
             hba.write("host replication boss all scram-sha-256\n")
         a.start()

@@ -8,6 +8,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import psycopg
+
 from understudy.core.text import Name
 from understudy.drivers.base import DriverFault
 from understudy.drivers.postgres.home import Home, Source
@@ -16,7 +18,14 @@ from understudy.drivers.postgres.tools import ENVIRONMENT, Account, Tools
 PROGRAMS = Path("/usr/lib/postgresql/15/bin")
 PASSWORD = "kept out of every argument"
 PATIENCE_S = 60.0
-QUICK = ("fsync=off", "shared_buffers=16MB", "wal_log_hints=on", "autovacuum=off", "max_prepared_transactions=10")
+QUICK = (
+    "fsync=off",
+    "shared_buffers=16MB",
+    "wal_log_hints=on",
+    "autovacuum=off",
+    "max_prepared_transactions=10",
+    "wal_retrieve_retry_interval=50ms",
+)
 
 
 def account() -> Account:
@@ -40,6 +49,7 @@ class Engine:
         self.tools = Tools(PROGRAMS, account())
         self.configured: list[Path] = []
         self.process: subprocess.Popen | None = None
+        self._connection: psycopg.Connection | None = None
         self.passfile = root / "passfile"
         self.home = Home(self.name, self.data, self.tools, self.configured.append)
 
@@ -85,38 +95,49 @@ class Engine:
         assert self.process.poll() is None, self.log()
 
     def answers(self) -> bool:
-        return self._psql("SELECT 1").returncode == 0
+        try:
+            self.rows("SELECT 1")
+        except AssertionError:
+            return False
+        return True
 
-    def rows(self, statement: str) -> list[tuple[str, ...]]:
-        done = self._psql(statement)
-        assert done.returncode == 0, done.stderr
-        return [tuple(line.split("\x1f")) for line in done.stdout.splitlines()]
+    def rows(self, *statements: str) -> list[tuple[str | None, ...]]:
+        """Run them, each by itself; the rows of all, as text."""
+        found: list[tuple[str | None, ...]] = []
+        try:
+            if self._connection is None:
+                self._connection = psycopg.connect(self.conninfo, autocommit=True)
+            for statement in statements:
+                cursor = self._connection.execute(statement)
+                while cursor is not None:
+                    if cursor.description:
+                        found += [tuple(None if one is None else str(one) for one in row) for row in cursor.fetchall()]
+                    if not cursor.nextset():
+                        break
+        except psycopg.Error as error:
+            self._forget_connection()
+            raise AssertionError(str(error)) from error
+        return found
 
     def value(self, statement: str) -> str:
         return self.rows(statement)[0][0]
 
-    def _psql(self, statement: str) -> subprocess.CompletedProcess:
-        command = [PROGRAMS / "psql", "-XAtq", "-F", "\x1f", "-d", self.conninfo, "-c", statement]
-        return subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            check=False,
-            env=ENVIRONMENT,
-            timeout=PATIENCE_S,
-            **self.tools.account.spawning(),
-        )
+    def _forget_connection(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
 
     def caught_up(self, source: "Engine") -> None:
         """Wait until it has replayed all that the source has now."""
         end = source.value("SELECT pg_current_wal_lsn()")
-        until(lambda: self.value(f"SELECT pg_last_wal_replay_lsn() >= '{end}'") == "t", f"{self.name} has caught up")
+        until(lambda: self.value(f"SELECT pg_last_wal_replay_lsn() >= '{end}'") == "True", f"{self.name} has caught up")
 
     def promote(self) -> None:
         self.rows("SELECT pg_promote()")
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """SIGINT: in order. SIGQUIT: at once, as after a crash."""
+        self._forget_connection()
         if self.process is None:
             return
         self.process.send_signal(how)

@@ -22,7 +22,7 @@ async def test_first_data(root: Path) -> None:
     a.start()
     try:
         assert a.value("SHOW server_encoding") == "UTF8"
-        assert a.value("SELECT rolpassword LIKE 'SCRAM-SHA-256$%' FROM pg_authid WHERE rolname = 'boss'") == "t"
+        assert a.value("SELECT rolpassword LIKE 'SCRAM-SHA-256$%' FROM pg_authid WHERE rolname = 'boss'") == "True"
     finally:
         a.stop()
     with pytest.raises(Refused, match="not empty"):
@@ -67,7 +67,7 @@ async def test_rebuild_keeps_the_old(a: Engine, b: Engine) -> None:
     b.start(a)
     b.caught_up(a)
     assert b.value("SELECT count(*) FROM t") == "1000"
-    assert b.value("SELECT pg_is_in_recovery()") == "t"
+    assert b.value("SELECT pg_is_in_recovery()") == "True"
 
 
 async def test_same_order_twice(a: Engine, b: Engine) -> None:

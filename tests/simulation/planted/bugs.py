@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from tests.simulation.agents import Router
@@ -196,7 +197,7 @@ def old_epoch_accepted(spade: Spade) -> None:
             self._action = action
             self._state.generation += 1
             self._state.lease = OwnLease(self._state.lease.epoch, self._state.lease.deadline_s)
-            self.lane.start(self._perform(action, record.serial), now_s + action.deadline_ms / 1000)
+            self.lane.start(partial(self._perform, action, record.serial), now_s + action.deadline_ms / 1000)
 
         return begin
 

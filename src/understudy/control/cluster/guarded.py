@@ -109,6 +109,16 @@ class GuardedEngine:
         if guard is not None:
             await guard.close()
 
+    async def end(self) -> None:
+        """Let the guard end, and let go of it. Raises DriverFault while its engine lives."""
+        guard = await self._attached()
+        if guard is not None:
+            try:
+                await guard.end()
+            except Refused as error:
+                raise DriverFault(str(error)) from error
+        await self.close()
+
     async def _needed(self) -> Guard:
         guard = await self._attached()
         if guard is None:

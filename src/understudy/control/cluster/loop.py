@@ -10,7 +10,8 @@ any time, early or twice, and does no harm.
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from functools import partial
 from math import inf
 from typing import Any
@@ -35,12 +36,13 @@ from understudy.control.keys import (
     cluster_router,
     cluster_steward,
 )
+from understudy.core.cluster import ClusterService, Node, refusal
 from understudy.core.cluster_why import lag_bytes
 from understudy.core.clusters import Route, route_of
 from understudy.core.codec import encode
 from understudy.core.errors import Refused
 from understudy.core.record import ClusterRecord, DutyKind
-from understudy.core.report import ClusterView, streams
+from understudy.core.report import ClusterView, Running, streams
 from understudy.core.text import Name
 from understudy.store.base import Put, StoreFault
 
@@ -53,12 +55,16 @@ class ClusterLoop:
     """One agent, one cluster. `start`, then `tick` at the time that the last one named or when `wake` is called."""
 
     def __init__(self, ports: Ports) -> None:
+        """Raises Refused when the spec cannot be kept."""
         name = ports.service.name
+        _refuse(refusal(ports.service, None))
         self._ports = ports
+        self._known = {node.name: node for node in ports.service.nodes}
+        """The nodes of the spec, and those that have left it and still had a duty when it last changed."""
         self._mirror = Mirror(ports, cluster(name), self._changed)
         self._record = RecordReader(self._mirror, cluster_record(name), name)
         self._primary = LeaseReader(self._mirror, cluster_primary(name))
-        self._keepers = tuple(_Keeper(ports, own, self._mirror, self._primary) for own in ports.own)
+        self._keepers = tuple(self._keep(own) for own in ports.own)
         self._routing = _Routing(ports, self._mirror)
         self.refused = ""
         """Why this agent decides and writes nothing about the cluster; empty when it may."""
@@ -75,11 +81,38 @@ class ClusterLoop:
         for lane in (*lanes, *self.steward.lanes, *self._routing.lanes):
             lane.give_up()
 
+    def change(self, service: ClusterService, own: Sequence[OwnNode] = ()) -> None:
+        """Go on with a new spec, whatever is under way. `own`: this host's nodes of it; who is kept already stays.
+
+        A node that is not in it any more is kept until the record has let it go and its engine is stopped. Others may
+        have the new spec earlier or later: who has an older one than the record does not decide. Raises Refused, and
+        then nothing has changed.
+        """
+        self.refuse(service)
+        known = self._in_duty()
+        kept = {keeper.state.name for keeper in self._keepers}
+        self._known = known | {node.name: node for node in service.nodes}
+        self._ports = replace(self._ports, service=service)
+        self._keepers += tuple(self._keep(one) for one in own if one.node.name not in kept)
+        for keeper in self._keepers:
+            keeper.tenure.ask(self._known.values())
+        self.steward.take(service)
+        self._ports.wake()
+
+    def refuse(self, service: ClusterService) -> None:
+        """Raise Refused when `change` would."""
+        _refuse(refusal(service, self._ports.service, self._in_duty().values()))
+
+    def _in_duty(self) -> dict[Name, Node]:
+        record = self._record.newest
+        return {name: node for name, node in self._known.items() if record is not None and record.duty(name)}
+
     def tick(self) -> float:
         """Do all that is due. When to be called again, by the boot clock in seconds."""
         now = self._ports.clock.now()
         self._record.read(self._foreign)
         record = self._record.newest
+        self._let_go(record)
         refused = self._refused()
         wake_s = inf
         for keeper in self._keepers:
@@ -127,16 +160,44 @@ class ClusterLoop:
         near = behind is not None and behind <= max_lag_bytes
         return role == "standby" and streams(report, report.streaming_from) and near
 
+    @property
+    def version(self) -> int:
+        """Of the spec that is in force here."""
+        return self._ports.service.version
+
+    def _keep(self, own: OwnNode) -> "_Keeper":
+        return _Keeper(self._ports, own, self._mirror, self._primary)
+
+    def _let_go(self, record: ClusterRecord | None) -> None:
+        """End the care for nodes that have left: nobody counts on them any more, and their engines are stopped."""
+        service = self._ports.service
+        left = [one for one in self._keepers if service.node(one.state.name) is None and one.gone(record, service)]
+        for keeper in left:
+            for lane in keeper.lanes:
+                lane.give_up()
+            self._keepers = tuple(one for one in self._keepers if one is not keeper)
+            self._ports.let_go(keeper.state.name)
+
     def _refused(self) -> str:
         """Why we must not decide about what is in the store; told once each time that it changes."""
         name = self._ports.service.name
-        reason = self._record.refused or self._primary.fault or self.steward.fault
+        reason, cure = (
+            self._record.refused or self._primary.fault or self.steward.fault,
+            "put a backup of the store in place",
+        )
+        if not reason and (reason := self._outdated()):
+            cure = "whoever has the newer one decides meanwhile"
         if reason and reason != self.refused:
-            structlog.get_logger().warning(
-                f"Nothing is decided or written about {name}, because {reason}; put a backup of the store in place.",
-            )
+            structlog.get_logger().warning(f"Nothing is decided or written about {name}, because {reason}; {cure}.")
         self.refused = reason
         return reason
+
+    def _outdated(self) -> str:
+        """Whether the record was decided by a newer spec than ours, which we might undo."""
+        record, version = self._record.newest, self._ports.service.version
+        if record is None or record.spec <= version:
+            return ""
+        return f"version {record.spec} of the spec was in force already and this agent has version {version}"
 
     def _foreign(self, record: ClusterRecord) -> str:
         """Why a record is not our cluster's; empty when it is, or when a person agreed that our data is put aside."""
@@ -173,6 +234,13 @@ class _Keeper:
     def lanes(self) -> tuple[Lane, ...]:
         """Everything that may run."""
         return (self.observer.lane, self.reporter.lane, self.executor.lane, *self.tenure.lanes)
+
+    def gone(self, record: ClusterRecord | None, service: ClusterService) -> bool:
+        """Whether a steward with this spec (or a newer one) has forgotten the node, and its engine is stopped."""
+        state = self.state
+        forgotten = record is not None and record.spec >= service.version and record.duty(state.name) is None
+        stopped = state.report is not None and state.report.running is Running.DEAD
+        return forgotten and stopped and state.looked == state.generation and not self.executor.lane.busy
 
     def heard(self, record: ClusterRecord | None) -> None:
         """The agent has read this record."""
@@ -252,6 +320,11 @@ class _Routing:
         except StoreFault:
             pass  # the next beat comes soon
         return False
+
+
+def _refuse(why: str) -> None:
+    if why:
+        raise Refused(why)
 
 
 async def run(loop: ClusterLoop, clock: Clock, bell: asyncio.Event) -> None:

@@ -42,7 +42,7 @@ class Observer:
         self._failing: dict[str, float] = {}
         """Since when each thing fails."""
         self._last: Position | None = None
-        """Where the running engine was last seen."""
+        """Where the running engine was last seen to stand."""
         self._blind = True
         """Whether the last look began before the store was in sight."""
         self._recalled = False
@@ -122,7 +122,7 @@ class Observer:
                 await self._state.remember(less_data=True)
         elif seen.running is Running.DEAD and self._last is not None:
             await self._state.remember(reached=self._last)
-        if seen.running is Running.UP:
+        if seen.running is Running.UP and seen.position is not None:
             self._last = seen.position
 
     def _take(self, seen: Observation | None, facts: NodeFacts, now_s: float) -> bool:
@@ -172,7 +172,7 @@ class Observer:
             disk_failing_ms=self._failing_ms("disk", seen.disk_fails, now_s),
             less_data=facts.less_data,
             moves=-1 if state.moving else facts.moves,
-            had=facts.reached if facts.less_data or seen.position is None else None,
+            had=facts.reached or self._last if facts.less_data or seen.position is None else None,
             needs_rebuild=facts.needs_rebuild,
             rebuilt=facts.rebuilt,
             failed_epoch=state.failed_epoch,

@@ -138,10 +138,13 @@ class Ports:
     transport: Transport
     chronicle: Chronicle
     own: tuple[OwnNode, ...]
+    """Those of the spec that are on this host, and those that have left it and were not let go yet (`let_go`)."""
     draw_identity: Callable[[], str]
     """A new cluster's identity, never drawn before."""
     wake: Callable[[], None]
     """Something came that `tick` should look at before its time."""
     tell: Callable[[Event], None] = field(default=lambda _event: None)
     """What happened, once it is stored: for log, metrics and console."""
+    let_go: Callable[[Name], None] = field(default=lambda _name: None)
+    """A node of this host has left: its engine is stopped and nothing is done to it any more; its data stay."""
     router: Rerouter | None = None

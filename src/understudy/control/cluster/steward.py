@@ -8,7 +8,7 @@ RULES
 """
 
 from bisect import bisect_right
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import partial
 from math import inf
@@ -29,7 +29,7 @@ from understudy.control.keys import (
     cluster_steward,
 )
 from understudy.core.clock import Now
-from understudy.core.cluster import Node, Timers
+from understudy.core.cluster import ClusterService, Node, Timers
 from understudy.core.clusters import decide
 from understudy.core.codec import encode
 from understudy.core.errors import Refused
@@ -66,10 +66,8 @@ class Steward:
         self._lease = LeaseReader(mirror, cluster_steward(service.name))
         self._lane = Lane(ports.spawn, ports.wake)
         self._probe = Lane(ports.spawn, ports.wake)
-        self._reports = {
-            node.name: Reader(mirror, cluster_report(service.name, node.name), NodeReport, content)
-            for node in service.nodes
-        }
+        self._reports: dict[Name, Reader[NodeReport]] = {}
+        self._watch(node.name for node in service.nodes)
         self._requests: dict[str, Reader[Request]] = {}
         self._routers: dict[str, Reader[RouterWord]] = {}
         self._steps = _steps(service.timers)
@@ -95,6 +93,23 @@ class Steward:
     def lanes(self) -> tuple[Lane, ...]:
         """Everything that may run."""
         return (self._lane, self._probe)
+
+    def take(self, service: ClusterService) -> None:
+        """Decide by this spec from now on; what is being stored was decided by the one before, and says so.
+
+        Nodes that have left stay known: one of them may be the primary still.
+        """
+        self._service = service
+        self._nodes |= {node.name: node for node in service.nodes}
+        self._watch(node.name for node in service.nodes)
+        self._seen, self._stirred = (), True
+
+    def _watch(self, names: Iterable[Name]) -> None:
+        """Read the reports of these nodes too."""
+        for name in names:
+            if name not in self._reports:
+                key = cluster_report(self._service.name, name)
+                self._reports[name] = Reader(self._mirror, key, NodeReport, content)
 
     @property
     def fault(self) -> str:
@@ -336,12 +351,9 @@ class Steward:
     def _members(self) -> list[Name]:
         """The nodes of the spec, and those that have left it and still have a duty: their engines may still run."""
         record = self._record.current
-        for duty in record.duties if record is not None else ():
-            if duty.node not in self._reports:
-                key = cluster_report(self._service.name, duty.node)
-                self._reports[duty.node] = Reader(self._mirror, key, NodeReport, content)
-        duties = {duty.node for duty in record.duties} if record is not None else set()
-        return [name for name in self._reports if name in self._nodes or name in duties]
+        duties = [duty.node for duty in record.duties] if record is not None else []
+        self._watch(duties)
+        return [name for name in self._reports if self._service.node(name) is not None or name in duties]
 
     def _node_seen(self, name: Name, now_s: float) -> NodeSeen:
         reader = self._reports[name]
@@ -389,10 +401,14 @@ class Steward:
     def _probe_primary(self, now_s: float) -> None:
         """Ask the primary's engine ourselves when its agent is late."""
         record = self._record.current
-        node = self._nodes.get(record.primary) if record is not None and record.primary is not None else None
+        primary = record.primary if record is not None else None
+        node = self._nodes.get(primary) if primary is not None else None
         if node is None:
-            self._forget_answer()
             self._probe_s = inf
+            if primary is None:
+                self._forget_answer()
+            else:
+                self._answered(primary, False, now_s)  # it has left the spec: nobody here knows where it is
             return
         late_s = self._reports[node.name].sight().since_s + self._timers.report_ms / 1000 * BEAT_LATE
         if now_s < late_s:

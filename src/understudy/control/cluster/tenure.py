@@ -8,6 +8,7 @@ RULES
    forget the older one, by which they were given.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
@@ -104,6 +105,11 @@ class Tenure:
     def lanes(self) -> tuple[Lane, ...]:
         """Everything that may run."""
         return (self._lane, *self._asking.values())
+
+    def ask(self, nodes: Iterable[Node]) -> None:
+        """Ask these nodes for promises too, from now on."""
+        asked = {node.name for node in self._asking}
+        self._asking |= {node: Lane(self._ports.spawn, self._ports.wake) for node in nodes if node.name not in asked}
 
     def tick(self, now_s: float, record: ClusterRecord | None, *, foreign: bool) -> float:
         """Renew when it is time; when to come again. In a `foreign` store there is no right to renew, as in none."""

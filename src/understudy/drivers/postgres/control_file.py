@@ -70,16 +70,20 @@ class ControlFile:
         return self.checksums or self.wal_log_hints
 
 
+class Unreadable(DriverFault):
+    """It is not there, damaged, or of another major version than the programs."""
+
+
 async def read(tools: Tools, data: Path) -> ControlFile:
-    """Read it. Raises DriverFault when it is not there, damaged, or of another major version than the programs."""
+    """Read it. Raises Unreadable, and DriverFault when the disk does not answer."""
     ran = await tools.run("pg_controldata", f"--pgdata={data}", deadline_s=_DEADLINE_S)
     if ran.code or "WARNING" in ran.err + ran.out:
-        raise DriverFault(f"the control file of {data} cannot be read: {ran.last_words}")
+        raise Unreadable(f"the control file of {data} cannot be read: {ran.last_words}")
     return parse(ran.out)
 
 
 def parse(text: str) -> ControlFile:
-    """The control file from what pg_controldata prints. Raises DriverFault when something is missing."""
+    """The control file from what pg_controldata prints. Raises Unreadable when something is missing."""
     lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
     facts = {name.strip(): value.strip() for name, value in lines.items()}
     try:
@@ -106,4 +110,4 @@ def parse(text: str) -> ControlFile:
             },
         )
     except (KeyError, ValueError) as error:
-        raise DriverFault(f"pg_controldata prints something that is not understood ({error}).") from error
+        raise Unreadable(f"pg_controldata prints something that is not understood ({error}).") from error

@@ -27,13 +27,12 @@ from understudy.drivers.postgres.client import Row, once
 from understudy.drivers.postgres.control_file import State
 from understudy.drivers.postgres.process import Engine
 from understudy.drivers.postgres.tools import Tools
+from understudy.drivers.postgres.trial import Trial
 
 ANSWER_S = 0.3
 """How long the engine, and the disk, may take to answer a look."""
-PROBE_S = 0.3
-"""How long a look waits for the write probe."""
 PROBE_GIVEN_UP_S = 5.0
-"""After that a probe is given up and another may begin."""
+"""After that a write probe is given up and another may begin."""
 PROBE_EVERY_S = 0.9
 _SLOW_S = 1.0
 """Standbys that have not acknowledged a write after that time do not acknowledge."""
@@ -125,8 +124,8 @@ class Sight:
         self._unacknowledged: tuple[int, float] | None = None
         self._link = Link()
         self._followed: Name | None = None
-        self._probe: asyncio.Task[None] | None = None
-        self._probe_s = 0.0
+        self._writing = Trial(self._write, PROBE_EVERY_S, ANSWER_S)
+        self._flushing = Trial(self._flush, PROBE_EVERY_S, ANSWER_S)
         self._last: Observation | None = None
         """Of this life."""
         self._log: Log | None = None
@@ -136,8 +135,8 @@ class Sight:
 
     def close(self) -> None:
         """Give up what is outstanding."""
-        if self._probe is not None:
-            self._probe.cancel()
+        self._writing.end()
+        self._flushing.end()
 
     async def look(self) -> Observation:
         """All of it. Raises DriverFault when nothing can be said."""
@@ -151,6 +150,7 @@ class Sight:
 
     def _new_life(self, life: str) -> None:
         self._life = life
+        self._writing.end()
         self._exhausted = False
         self._opening = self._unacknowledged = self._last = self._log = None
         self._link, self._followed, self.receiver = Link(), None, None
@@ -189,19 +189,17 @@ class Sight:
     # ---- while it runs ----
 
     async def _alive(self) -> Observation:
-        disk = asyncio.ensure_future(self._disk_fails())
+        disk_fails = self._flushing.fails()
         try:
             said = await self.ask()
         except DriverFault:
-            return await self._mute(disk_fails=await disk)
+            return await self._mute(disk_fails=disk_fails)
         now_s = time.monotonic()
         self._exhausted = self._exhausted or said.exhausted or said.receiver is not None
         self.receiver = said.receiver
         if said.source != self._followed:
             self._link, self._followed = Link(), said.source
         age_ms = self._link.age_ms(said, now_s) if said.source is not None else None
-        write_fails = await self._write_fails(said)
-        disk_fails = await disk
         primary = not said.in_recovery
         self._last = Observation(
             running=Running.UP,
@@ -214,7 +212,7 @@ class Sight:
             streaming_from=said.source if age_ms is not None else None,
             link_age_ms=age_ms,
             sync=said.rule if primary else None,
-            write_fails=write_fails,
+            write_fails=self._write_fails(said),
             starved=self._starved(said, now_s),
             disk_fails=disk_fails,
             position=await self._position(said),
@@ -268,32 +266,19 @@ class Sight:
             self._unacknowledged = (said.flushed, now_s)
         return now_s - self._unacknowledged[1] > _SLOW_S
 
-    async def _write_fails(self, said: Said) -> bool:
+    def _write_fails(self, said: Said) -> bool:
         """Whether a write on a fresh connection is not executed. It does not wait for standbys."""
         if said.in_recovery or not said.clients:
+            self._writing.end()
             return False
-        if self._probe is None and time.monotonic() - self._probe_s > PROBE_EVERY_S:
-            self._probe = asyncio.create_task(self._write())
-        if self._probe is None:
-            return False
-        done, _ = await asyncio.wait({self._probe}, timeout=PROBE_S)
-        if not done:
-            return True
-        probe, self._probe = self._probe, None
-        fails = probe.exception() is not None
-        self._probe_s = 0.0 if fails else time.monotonic()
-        return fails
+        return self._writing.fails()
 
     async def _write(self) -> None:
         async with asyncio.timeout(PROBE_GIVEN_UP_S):
             await once(self._engine.conninfo("understudy probe"), _PROBE)
 
-    async def _disk_fails(self) -> bool:
-        try:
-            await self._witness.do(self._touch, ANSWER_S)
-        except (DriverFault, OSError):
-            return True
-        return False
+    async def _flush(self) -> None:
+        await self._witness.do(self._touch, PROBE_GIVEN_UP_S)
 
     def _touch(self) -> None:
         """Write a few bytes beside the data, and have them on the disk."""

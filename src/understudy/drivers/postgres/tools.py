@@ -20,6 +20,8 @@ _NOWHERE = "/nonexistent"
 """libpq looks for certificates at home, and gives up where it may not read: root's home, for one."""
 ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC", "PATH": os.defpath, "HOME": _NOWHERE}
 
+_COMPLAINTS = (": error: ", "PANIC:", "FATAL:", "ERROR:")
+
 
 @dataclass(frozen=True, slots=True)
 class Account:
@@ -122,8 +124,10 @@ class Tools:
 
 
 def last_words(text: str) -> str:
-    """The last line that is not empty and no hint, without the name of the program."""
+    """What a program complained of at last: the line that says error, or else its last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    plain = [line for line in lines if not line.startswith(("pg_basebackup: removing", "initdb: removing"))]
-    _, _, said = plain[-1].partition(": error: ") if plain else ("", "", "")
-    return said or (plain[-1] if plain else "")
+    for mark in _COMPLAINTS:
+        said = [line.partition(mark)[2].strip() for line in lines if mark in line]
+        if said:
+            return said[-1]
+    return lines[-1] if lines else ""

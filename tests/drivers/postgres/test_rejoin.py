@@ -1,0 +1,318 @@
+"""The ladder, on the real engine: what a node had for itself is listed row for row before it is undone."""
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.drivers.postgres.real import PASSWORD, PATIENCE_S, PROGRAMS, Engine, until
+
+from understudy.core.errors import Refused
+from understudy.core.lineage import Position
+from understudy.drivers.base import DriverFault, NeedsRebuild
+from understudy.drivers.postgres import branches, control_file, copying
+from understudy.drivers.postgres.home import Source
+from understudy.drivers.postgres.rejoin import Ladder, Rung, _see_checkpoint, reports
+from understudy.drivers.postgres.tools import Tools
+
+FAR = 1 << 60
+
+
+async def where(engine: Engine) -> Position:
+    """Its history, as the driver would say it."""
+    control = await control_file.read(engine.tools, engine.data)
+    log = branches.Log.of(engine.data)
+    timeline = max(control.newest_timeline, *log.timelines())
+    return branches.position(log, timeline, FAR, engine.tools.account)
+
+
+async def rejoin(engine: Engine, source: Engine, patience_s: float = PATIENCE_S) -> Rung:
+    return await Ladder(engine.home).rejoin(
+        source.source, ours=await where(engine), theirs=await where(source), epoch=2, patience_s=patience_s
+    )
+
+
+def write(engine: Engine, first: int, number: int) -> set[int]:
+    """So many transactions of one row each; their ids."""
+    statements = [f"INSERT INTO t VALUES ({n}) RETURNING pg_current_xact_id()" for n in range(first, first + number)]
+    return {int(row[0]) for row in engine.rows(*statements)}
+
+
+def follows(engine: Engine, source: Engine) -> None:
+    """It starts, streams, and has what the source has."""
+    write(source, 9000, 1)
+    engine.start(source)
+    engine.caught_up(source)
+    everything = "SELECT coalesce(string_agg(n::text, ' ' ORDER BY n), '') FROM t"
+    assert engine.value(everything) == source.value(everything)
+    assert engine.value("SELECT pg_is_in_recovery()") == "True"
+
+
+@pytest.fixture
+def c(root: Path, a: Engine, b: Engine) -> Iterator[Engine]:
+    """A second standby of a, running."""
+    del b
+    engine = Engine("c", root)
+    asyncio.run(copying.rebuild(engine.home, a.source, "1", consent=False, patience_s=PATIENCE_S))
+    engine.start(a)
+    engine.caught_up(a)
+    yield engine
+    engine.crash()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT])
+async def test_as_it_is(a: Engine, b: Engine, how: signal.Signals) -> None:
+    """Who has nothing for itself follows as it is, stopped in order or killed; nothing is reported lost."""
+    write(a, 0, 3)
+    b.caught_up(a)
+    a.stop(how)
+    b.promote()
+    assert await rejoin(a, b) is Rung.AS_IS
+    assert reports(a.data) == ()
+    follows(a, b)
+
+
+async def test_rewound(a: Engine, b: Engine) -> None:
+    """What only the old primary has is listed to the transaction and saved, then undone; its own settings stay."""
+    write(a, 0, 3)
+    b.caught_up(a)
+    b.stop()
+    only_here = write(a, 100, 20)
+    only_here.add(
+        int(
+            a.value(
+                "BEGIN; INSERT INTO t VALUES (200) RETURNING pg_current_xact_id(); SAVEPOINT s; "
+                "INSERT INTO t VALUES (201); COMMIT"
+            )
+        )
+    )
+    a.rows("BEGIN; INSERT INTO t VALUES (300); ROLLBACK")
+    prepared = int(
+        a.value("BEGIN; INSERT INTO t VALUES (400) RETURNING pg_current_xact_id(); PREPARE TRANSACTION 'p 1'")
+    )
+    both = int(a.value("BEGIN; INSERT INTO t VALUES (500) RETURNING pg_current_xact_id(); PREPARE TRANSACTION 'p2'"))
+    a.rows("COMMIT PREPARED 'p2'")
+    a.rows("SELECT pg_create_physical_replication_slot('old')")
+    with (a.data / "postgresql.conf").open("a") as file:
+        file.write("# a's own\n")
+    a.crash()
+    b.start(standby=True)
+    b.promote()
+    write(b, 100, 5)
+    assert await rejoin(a, b) is Rung.REWOUND
+    (report,) = reports(a.data)
+    assert {one.xid for one in report.transactions if one.fate == "committed"} == only_here | {both}
+    assert [(one.xid, one.gid) for one in report.transactions if one.fate == "prepared"] == [(prepared, "p 1")]
+    assert report.complete
+    assert "22 committed transactions" in report.summary
+    assert all((Path(report.path).parent / name).stat().st_size == 16 << 20 for name in report.log)
+    assert (a.data / "postgresql.conf").read_text().endswith("# a's own\n")
+    assert not copying.unusable(a.data)
+    follows(a, b)
+    assert a.value("SELECT count(*) FROM pg_replication_slots") == "0"
+    assert a.value("SELECT count(*) FROM pg_prepared_xacts") == "0"
+
+
+async def test_stopped_in_order_with_more(a: Engine, b: Engine) -> None:
+    """Who was stopped in order, but has more, is rewound without recovery."""
+    b.stop()
+    only_here = write(a, 100, 2)
+    a.stop()
+    b.start(standby=True)
+    b.promote()
+    assert await rejoin(a, b) is Rung.REWOUND
+    assert {one.xid for one in reports(a.data)[0].transactions} == only_here
+    follows(a, b)
+
+
+async def test_cut(a: Engine, b: Engine, c: Engine) -> None:
+    """A standby that received more than was ever used, and had not replayed it, is cut, not copied."""
+    b.caught_up(a)
+    b.stop()
+    c.rows("SELECT pg_wal_replay_pause()")
+    only_here = write(a, 100, 30)
+    end = a.value("SELECT pg_current_wal_lsn()")
+    c_has = f"SELECT pg_last_wal_receive_lsn() >= '{end}'"
+    until(lambda: c.value(c_has) == "True", "c has received it")
+    c.crash()
+    a.crash()
+    b.start(standby=True)
+    b.promote()
+    assert await rejoin(c, b) is Rung.CUT
+    assert {one.xid for one in reports(c.data)[0].transactions} == only_here
+    assert await rejoin(c, b) is Rung.AS_IS, "done again, there is nothing left to do"
+    assert {one.xid for one in reports(c.data)[0].transactions} == only_here
+    follows(c, b)
+
+
+async def test_standby_that_replayed_more(a: Engine, b: Engine, c: Engine) -> None:
+    """A killed standby whose pages hold more than the new primary is recovered and rewound."""
+    b.caught_up(a)
+    b.stop()
+    only_here = write(a, 100, 30)
+    a.rows("CHECKPOINT")
+    c.caught_up(a)
+    c.rows("CHECKPOINT")
+    c.crash()
+    a.crash()
+    b.start(standby=True)
+    b.promote()
+    assert await rejoin(c, b) is Rung.REWOUND
+    assert {one.xid for one in reports(c.data)[0].transactions} == only_here
+    follows(c, b)
+
+
+async def test_twin_timelines(a: Engine, b: Engine, c: Engine) -> None:
+    """Two promotions from the same point get the same number; the wrong one is not taken for the right one."""
+    b.caught_up(a)
+    c.caught_up(a)
+    a.crash()
+    b.stop()
+    c.promote()
+    only_here = write(c, 100, 4)
+    c.rows("CHECKPOINT")
+    c.crash()
+    b.start(standby=True)
+    b.promote()
+    write(b, 100, 40)
+    assert (await where(b)).branches[-1].start == (await where(c)).branches[-1].start
+    with pytest.raises(NeedsRebuild, match="same number"):
+        await rejoin(c, b)
+    assert {one.xid for one in reports(c.data)[0].transactions} == only_here
+    await copying.rebuild(c.home, b.source, "2", consent=False, patience_s=PATIENCE_S)
+    follows(c, b)
+
+
+async def test_rewind_outlives_its_caller(a: Engine, b: Engine) -> None:
+    """A rewind that is not done in time goes on; until it has ended well the data is marked, and nothing starts it."""
+    _diverge(a, b)
+    ladder = Ladder(a.home)
+    ours, theirs = await where(a), await where(b)
+    for _ in range(1000):
+        try:
+            rung = await ladder.rejoin(b.source, ours=ours, theirs=theirs, epoch=2, patience_s=0.01)
+            break
+        except DriverFault as fault:
+            said = str(fault)
+    assert "goes on by itself" in said
+    assert rung is Rung.REWOUND
+    follows(a, b)
+
+
+@pytest.mark.parametrize("after_s", [0.05, 0.2, 0.4, 0.6, 0.9])
+async def test_cancelled_anywhere(a: Engine, b: Engine, after_s: float) -> None:
+    """Given up at any moment, the next call brings it to its end, with the same report."""
+    only_here = _diverge(a, b)
+    work = asyncio.ensure_future(rejoin(a, b))
+    await asyncio.sleep(after_s)
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    assert await rejoin(a, b) in {Rung.REWOUND, Rung.AS_IS}
+    assert {one.xid for one in reports(a.data)[0].transactions} == only_here
+    follows(a, b)
+
+
+@pytest.mark.parametrize("wrote", [False, True])
+async def test_rewind_killed(a: Engine, b: Engine, *, wrote: bool) -> None:
+    """A rewind that was killed leaves the data marked from the moment it began to write, until it is copied anew."""
+    only_here = _diverge(a, b)
+    said = "need to copy 5 MB" if wrote else "reading source file list"
+    a.tools = _programs(a.root, f"echo 'pg_rewind: {said}'\nkill -9 0")
+    a.home = type(a.home)(a.name, a.data, a.tools, a.configured.append)
+    with pytest.raises(NeedsRebuild if wrote else DriverFault, match="killed"):
+        await rejoin(a, b)
+    assert {one.xid for one in reports(a.data)[0].transactions} == only_here, "listed before anything was undone"
+    assert bool(copying.unusable(a.data)) is wrote
+    a.tools = Tools(PROGRAMS, a.tools.account)
+    a.home = type(a.home)(a.name, a.data, a.tools, a.configured.append)
+    if wrote:
+        with pytest.raises(NeedsRebuild, match="unusable"):
+            await rejoin(a, b)
+        await copying.rebuild(a.home, b.source, "2", consent=False, patience_s=PATIENCE_S)
+        assert not copying.unusable(a.data)
+    else:
+        assert await rejoin(a, b) is Rung.REWOUND
+    follows(a, b)
+
+
+async def test_without_checksums_and_hints(a: Engine, b: Engine) -> None:
+    """Without checksums and wal_log_hints nothing is rewound; what would be lost is listed all the same."""
+    a.stop()
+    ran = await a.tools.run("pg_checksums", "--disable", "-D", str(a.data), deadline_s=PATIENCE_S)
+    assert ran.code == 0, ran.err
+    a.start(settings=("wal_log_hints=off",))
+    b.stop()
+    only_here = write(a, 100, 2)
+    a.crash()
+    b.start(standby=True)
+    b.promote()
+    with pytest.raises(NeedsRebuild, match="neither checksums nor wal_log_hints"):
+        await rejoin(a, b)
+    assert {one.xid for one in reports(a.data)[0].transactions} == only_here
+    assert not copying.unusable(a.data)
+
+
+async def test_log_is_gone(a: Engine, b: Engine) -> None:
+    """Where the log after the fork is no longer there, the report says so and the data is copied, not guessed at."""
+    b.stop()
+    write(a, 100, 2)
+    for _ in range(3):
+        a.rows("SELECT pg_switch_wal()")
+        a.rows("CHECKPOINT")
+    last = write(a, 200, 1)
+    a.crash()
+    files = sorted(path for path in (a.data / "pg_wal").iterdir() if len(path.name) == 24)
+    control = await control_file.read(a.tools, a.data)
+    b.start(standby=True)
+    b.promote()
+    for file in files:
+        if file.name < f"{1:08X}{0:08X}{control.redo >> 24:08X}":
+            file.unlink()
+    with pytest.raises(NeedsRebuild, match="perhaps more, of which the log is gone"):
+        await rejoin(a, b)
+    assert not reports(a.data)[0].complete
+    assert last <= {one.xid for one in reports(a.data)[0].transactions}
+
+
+async def test_another_cluster(root: Path, a: Engine) -> None:
+    """Data of another cluster is refused and stays as it is."""
+    other = Engine("x", root)
+    await copying.bootstrap(other.home, "boss", PASSWORD, patience_s=PATIENCE_S)
+    with pytest.raises(Refused, match="another cluster") as refused:
+        await rejoin(other, a)
+    assert not isinstance(refused.value, NeedsRebuild)
+
+
+async def test_source_without_checkpoint() -> None:
+    """A source whose control file does not know its timeline yet is told to write it down first."""
+    asked: list[str] = []
+
+    async def ask(statement: str) -> list[tuple[int]]:
+        asked.append(statement)
+        return [(1 if "control" in statement else 2,)]
+
+    await _see_checkpoint(Source("b", "", ask))
+    assert asked[-1] == "CHECKPOINT"
+
+
+def _diverge(a: Engine, b: Engine) -> set[int]:
+    """Transactions on a alone; then it was killed, and b leads."""
+    b.stop()
+    only_here = write(a, 100, 10)
+    a.crash()
+    b.start(standby=True)
+    b.promote()
+    return only_here
+
+
+def _programs(root: Path, script: str) -> Tools:
+    """The real ones, but for pg_rewind."""
+    place = root / "bin"
+    place.mkdir(mode=0o755)
+    for program in PROGRAMS.iterdir():
+        (place / program.name).symlink_to(program)
+    (place / "pg_rewind").unlink()
+    (place / "pg_rewind").write_text(f"#!/bin/sh\n{script}\n")
+    (place / "pg_rewind").chmod(0o755)
+    return Tools(place, Engine("x", root).tools.account)

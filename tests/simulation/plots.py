@@ -1,0 +1,263 @@
+"""Plots: several ordinary faults, one upon the other, timed as some known incident was.
+
+RULES: a plot does nothing that an ordinary fault could not do, only at a worse moment: it may wait for a record to be
+stored, and strike then. Its host is the one of the primary. Everything in it ends by itself, or when all is healed.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from tests.simulation.faults import Fault
+from tests.simulation.hosts import Host
+from tests.simulation.store import STORE
+
+from understudy.control.keys import cluster_primary
+from understudy.core.record import ClusterRecord, Phase, RequestKind
+from understudy.store.base import Put
+
+if TYPE_CHECKING:
+    from tests.simulation.agents import Site
+
+Sees = Callable[[ClusterRecord], bool]
+SERVED = frozenset({Phase.ROUTING, Phase.REJOINING, Phase.STEADY})
+PATIENCE = 6
+"""For how many leases a plot waits for its moment."""
+
+
+class Plots:
+    """The plots of a world, which is what `self` is: a part of it in a file of its own."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[float, Sees, Callable[..., None], tuple[Any, ...]]] = []
+        """Until when, for which record, what to do then."""
+        self._at_renewal: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+
+    # How a plot goes on.
+
+    @property
+    def _lease_s(self) -> float:
+        return self.plan.service.timers.lease_ms / 1000
+
+    def _in_plot(self, delay_s: float, call: Callable[..., None], *args: object) -> None:
+        """The next act, unless everything has been healed by then."""
+        self.scheduler.later(delay_s, self._act, call, args)
+
+    def _act(self, call: Callable[..., None], args: tuple[object, ...]) -> None:
+        if self.scheduler.now_s < self.plan.faulty_s:
+            call(*args)
+
+    def _once(self, sees: Sees, call: Callable[..., None], *args: object) -> None:
+        """The next act comes when such a record is stored."""
+        self._waiting.append((self.scheduler.now_s + PATIENCE * self._lease_s, sees, call, args))
+
+    def _see_record(self, record: ClusterRecord) -> None:
+        now_s, waiting = self.scheduler.now_s, self._waiting
+        if waiting:
+            self._waiting = [one for one in waiting if now_s < one[0] and not one[1](record)]
+            for until_s, sees, call, args in waiting:
+                if now_s < until_s and sees(record):
+                    self._in_plot(0.0, call, *args)
+
+    def _see_change(self, change: Put) -> None:
+        if self._at_renewal and change.key == cluster_primary(self.plan.service.name):
+            due, self._at_renewal = self._at_renewal, []
+            for call, args in due:
+                self._in_plot(0.0, call, *args)
+
+    def _for(self, fault: Fault, for_s: float) -> Fault:
+        return replace(fault, for_s=for_s)
+
+    def _others(self, host: Host, fault: Fault) -> list["Site"]:
+        """The nodes elsewhere, in an order that the fault says."""
+        sites = [site for site in self.sites.values() if site.node.host != host.name]
+        first = fault.number % max(1, len(sites))
+        return sites[first:] + sites[:first]
+
+    def _cut_link(self, host: Host, standby: "Site", for_s: float, fault: Fault) -> None:
+        """Nothing of the primary reaches that standby."""
+        self._cut([(host.name, standby.node.host)], self._for(fault, for_s))
+
+    # Writes.
+
+    def _do_burst(self, host: Host, fault: Fault) -> None:
+        del host
+        self.clients.burst(fault.for_s)
+
+    # The lease, the guard, and promises.
+
+    def _do_isolate_then_step(self, host: Host, fault: Fault) -> None:
+        """The primary is cut off; while its lease runs out, the others' wall clocks jump."""
+        self._do_isolate(host, self._for(fault, 2 * self._lease_s))
+        self.clients.burst(2 * self._lease_s)
+        for other in self.hosts.values():
+            self._in_plot(0.001 * fault.number * self._lease_s, other.clock.step_wall, 0.1 * fault.number)
+
+    def _do_outage_then_isolate(self, host: Host, fault: Fault) -> None:
+        """The primary lives on promises; then the store is back, and the primary is cut off."""
+        outage_s = (1.0 + 0.001 * fault.number) * self._lease_s
+        self._do_store_outage(host, self._for(fault, outage_s))
+        self._in_plot(outage_s, self._do_isolate, host, self._for(fault, 1.5 * self._lease_s))
+        self._in_plot(outage_s, self.clients.burst, 1.5 * self._lease_s)
+
+    def _do_promised_then_isolate(self, host: Host, fault: Fault) -> None:
+        """The primary alone has lost the store and lives on promises; then it loses everybody."""
+        alone_s = (1.2 + 0.001 * fault.number) * self._lease_s
+        self._do_cut_store(host, self._for(fault, alone_s))
+        self._in_plot(alone_s, self._do_isolate, host, self._for(fault, 1.5 * self._lease_s))
+        self._in_plot(alone_s, self.clients.burst, 1.5 * self._lease_s)
+
+    def _do_late_answer(self, host: Host, fault: Fault) -> None:
+        """The agent is stopped just before the answer to a renewal comes; when it goes on, it is cut off."""
+        self._at_renewal.append((self._stop_before_answer, (host, fault)))
+
+    def _stop_before_answer(self, host: Host, fault: Fault) -> None:
+        stopped_s = (0.35 + 0.00015 * fault.number) * self._lease_s
+        self._do_agent_stop(host, self._for(fault, stopped_s))
+        self._in_plot(stopped_s - 0.001, self._do_isolate, host, self._for(fault, 2 * self._lease_s))
+        self._in_plot(stopped_s, self.clients.burst, 2 * self._lease_s)
+
+    def _do_candidate_cut_off(self, host: Host, fault: Fault) -> None:
+        """A failover; the one who is to be promoted is cut off, and its engine dies, as soon as it has the lease."""
+        self._once(lambda record: record.phase is Phase.PROMOTING, self._cut_off_candidate, fault)
+        self._do_engine_kill(host, fault)
+
+    def _cut_off_candidate(self, fault: Fault) -> None:
+        record = self.checker.record
+        if record is not None and record.primary is not None:
+            home = self.hosts[self.sites[record.primary].node.host]
+            soon_s = 0.005 + 0.0001 * fault.number
+            self._in_plot(soon_s, self._do_isolate, home, self._for(fault, 3 * self._lease_s))
+            self._in_plot(soon_s + 0.02, self._do_engine_kill, home, fault)
+            self._in_plot(self._lease_s, self.clients.burst, 2 * self._lease_s)
+
+    # Who has what.
+
+    def _do_lag_then_lose(self, host: Host, fault: Fault) -> None:
+        """One standby falls behind under many writes; then the primary is lost and that standby is back."""
+        short_s = 0.2 + 0.003 * fault.number
+        self.clients.burst(short_s + 0.5)
+        standby = self._other(host, fault)
+        self._cut([(host.name, standby.name)], self._for(fault, short_s))
+        lose = self._do_host_crash if fault.number % 3 else self._do_isolate
+        self._in_plot(short_s, lose, host, fault)
+
+    def _do_voter_shrinks(self, host: Host, fault: Fault) -> None:
+        """One standby is late; the only one that had acknowledged comes back with less; and the primary is lost."""
+        sites = self._others(host, fault)
+        if len(sites) > 1:
+            late, voter, *_ = sites
+            told_s = 0.8 + self.plan.service.timers.renew_ms / 1000  # a disk cannot be held to what nobody was told of
+            self._cut_link(host, late, told_s + 1.0, fault)
+            self.clients.burst(0.6, self._site(host))
+            self._in_plot(told_s, self._do_disk_shrinks, voter.engine.host, self._for(fault, 0.3))
+            self._in_plot(told_s + 0.1, self._do_host_crash, host, self._for(fault, 3 * self._lease_s))
+
+    def _do_late_standby_stays(self, host: Host, fault: Fault) -> None:
+        """Who acknowledged leaves the commit rule, a late one stays in it, and the primary is lost just then."""
+        sites = self._others(host, fault)
+        if len(sites) > 1:
+            late, *others = sites
+            gone = others[0]
+            self._cut_link(host, late, 4 * self._lease_s, fault)
+            self._do_cut_store(gone.engine.host, self._for(fault, 4 * self._lease_s))
+            self.clients.burst(0.5 * self._lease_s, self._site(host))
+            self._once(
+                lambda record: bool(record.sync[-1].voters) and gone.node.name not in record.sync[-1].voters,
+                self._in_plot,
+                0.02 + 0.0003 * fault.number,
+                self._do_host_crash,
+                host,
+                self._for(fault, 3 * self._lease_s),
+            )
+
+    def _do_late_wal(self, host: Host, fault: Fault) -> None:
+        """A failover is ordered whose primary does not hear of it; one standby gets more between look and freeze."""
+        sites = self._others(host, fault)
+        if len(sites) > 1:
+            slow, *others = sites
+            self._do_cut_store(host, self._for(fault, self._lease_s))
+            self._once(lambda record: record.phase is Phase.FENCING, self._stall, host, slow, others, fault)
+            self._in_plot(0.01, self.person.asks, RequestKind.FAILOVER, None)
+
+    def _stall(self, host: Host, slow: "Site", others: list["Site"], fault: Fault) -> None:
+        self._do_disk_stall(slow.engine.host, self._for(fault, 0.1 + 0.0001 * fault.number))
+        for one in others:
+            self._cut_link(host, one, 0.5, fault)
+        self.clients.burst(0.3, self._site(host))
+
+    def _do_longer_tail(self, host: Host, fault: Fault) -> None:
+        """A primary that was cut off with much of its own is back just when the next one is lost."""
+        pairs = [(host.name, other) for other in (*self.hosts, STORE) if other != host.name]
+        pairs += [(two, one) for one, two in pairs]
+        fresh = [pair for pair in pairs if self.network.reaches(*pair)]
+        for one, two in fresh:
+            self.network.cut(one, two)
+        self.scheduler.later(PATIENCE * self._lease_s, self._mend, fresh)
+        self.clients.burst(0.5, self._site(host))
+        self._once(
+            lambda record: record.phase in SERVED and self.home_of(record) != host.name, self._lose_next, fresh, fault
+        )
+
+    def _lose_next(self, pairs: list[tuple[str, str]], fault: Fault) -> None:
+        record = self.checker.record
+        if record is not None and record.primary is not None:
+            site = self.sites[record.primary]
+            soon_s = 0.3 + 0.0005 * fault.number
+            self.clients.burst(0.2, site)
+            self._in_plot(soon_s, self._do_host_crash, site.engine.host, self._for(fault, 3 * self._lease_s))
+            self._in_plot(soon_s, self._mend, pairs)
+
+    def _do_switchover_to_laggard(self, host: Host, fault: Fault) -> None:
+        """A switchover to a standby that has just fallen behind; the primary stops, or dies, before it caught up."""
+        for target in self._others(host, fault)[:1]:
+            self._cut_link(host, target, 2.0, fault)
+            self.clients.burst(0.8, self._site(host))
+            self._in_plot(0.5, self.person.asks, RequestKind.SWITCHOVER, target.node.name)
+            if fault.number % 2:
+                self._in_plot(0.5 + 0.0003 * fault.number, self._do_engine_kill, host, fault)
+
+    # The store's past, pauses, and the way back.
+
+    def _do_restore_behind(self, host: Host, fault: Fault) -> None:
+        """A backup of the store is put in place after some failovers; agents start anew meanwhile."""
+        self.store.back_up()
+        self._do_engine_kill(host, fault)
+        behind_s = (3 + 0.002 * fault.number) * self._lease_s
+        if fault.number % 3 == 0:
+            self._in_plot(0.5 * behind_s, self._kill_primary, fault)
+        self._in_plot(behind_s, self._do_store_restore, host, fault)
+        if fault.number % 2:
+            for other in self.hosts.values():
+                self._in_plot(behind_s, self._do_agent_kill, other, self._for(fault, 0.2))
+        self._in_plot(behind_s, self.clients.burst, 2.0)
+
+    def _kill_primary(self, fault: Fault) -> None:
+        record = self.checker.record
+        if record is not None and record.primary is not None:
+            self._do_engine_kill(self.sites[record.primary].engine.host, fault)
+
+    def _do_pause_with_work(self, host: Host, fault: Fault) -> None:
+        """A pause in which a standby dies: there would be something to do."""
+        self._once(lambda record: record.phase is Phase.PAUSED, self._work_in_pause, host, fault)
+        self.person.asks(RequestKind.PAUSE, None)
+        self._in_plot(3 * self._lease_s, self.person.asks, RequestKind.RESUME, None)
+
+    def _work_in_pause(self, host: Host, fault: Fault) -> None:
+        for standby in self._others(host, fault)[:1]:
+            self._in_plot(0.001 * fault.number, self._do_engine_kill, standby.engine.host, fault)
+
+    def _do_preferred_dies(self, host: Host, fault: Fault) -> None:
+        """The primary's engine dies, if it is the preferred one: soon all is well, and it would like to be back."""
+        preferred = self.plan.service.preferred
+        if preferred is not None and self.sites[preferred].node.host == host.name:
+            self._do_engine_kill(host, fault)
+
+    def _do_mute(self, host: Host, fault: Fault) -> None:
+        """The primary's agent is silent for a moment: killed, stopped or cut off from the store. Its engine is well."""
+        del host
+        record = self.checker.record
+        home = self.home_of(record) if record is not None else None
+        if home is not None:
+            silent = self._for(fault, 0.3 * self._lease_s)
+            (self._do_agent_kill, self._do_agent_stop, self._do_cut_store)[fault.number % 3](self.hosts[home], silent)
