@@ -5,16 +5,18 @@ import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 import pytest
+from tests.clusters import route
 from tests.routing import HOST, Backend, desired, end_proxy, eventually, free_ports, get, service, short_directory
 
 from understudy.core.model import Kind, PoolService
 from understudy.core.pools import Admin, EndpointSeen, Oper
-from understudy.core.routes import RouterState
-from understudy.core.text import Name
+from understudy.core.routes import ClusterPorts, RouterState, Seat
+from understudy.core.text import Address, Name
 from understudy.router.base import Router, RouterFault
 from understudy.router.fake import FakeProxy, FakeRouter
 from understudy.router.haproxy import HAProxyRouter
@@ -112,7 +114,7 @@ class RealWorld:
             yield
 
 
-PORTS = free_ports(7)
+PORTS = free_ports(9)
 BACKENDS = {
     (WEB, W1): Backend("w1", PORTS[0]),
     (WEB, W2): Backend("w2", PORTS[1]),
@@ -298,3 +300,41 @@ async def _killed_and_back(router: Router, world: World):
                 if look.pid != pid:
                     return look
             await asyncio.sleep(0.01)
+
+
+ORDERS = Name("orders")
+
+
+def with_cluster() -> RouterState:
+    """Both services, and a cluster whose nodes are the servers of `echo`; nobody answers for their roles."""
+    agent = Address(HOST, PORTS[7])
+    seats = tuple(Seat(name, Address(HOST, BACKENDS[ECHO, name].port), agent) for name in (W1, W2))
+    return replace(state(), clusters=(ClusterPorts(ORDERS, Address(HOST, PORTS[8]), None, seats, 5000),))
+
+
+async def test_a_clusters_route_is_followed_and_an_outdated_one_never(world: World):
+    """By the router that followed it, the next one, and one that starts the proxy anew; the same again is fine."""
+    for adopts, epochs in ((False, (7, 7, 9)), (True, (9, 10)), (False, (10, 11))):
+        router = world.router()
+        assert await router.start(with_cluster()) is adopts
+        for epoch in epochs:
+            await router.follow(ORDERS, route(epoch, None))
+            await router.follow(ORDERS, route(epoch, W1))
+        with pytest.raises(RouterFault, match=f"epoch {epochs[-1]}"):
+            await router.follow(ORDERS, route(epochs[-1] - 1, W2))
+        await (router.stop() if adopts else router.detach())
+    await router.stop()
+
+
+async def test_a_cluster_comes_and_goes_by_a_reload_and_nobody_else_is_followed(router: Router):
+    """What the state does not hold is refused before and after."""
+    with pytest.raises(RouterFault):
+        await router.follow(ORDERS, route(1, W1))
+    assert (await router.apply(with_cluster())).reload == ("cluster orders is new",)
+    await router.follow(ORDERS, route(3, W1))
+    assert router.plan(with_cluster()).reload == ()
+    assert (await router.apply(state())).reload == ("cluster orders is gone",)
+    with pytest.raises(RouterFault):
+        await router.follow(ORDERS, route(4, W1))
+    await router.apply(with_cluster())
+    await router.follow(ORDERS, route(1, W1))

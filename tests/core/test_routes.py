@@ -5,11 +5,13 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from understudy.core.cluster import ClusterService, Node, Timers
 from understudy.core.model import (
     Balance,
     Endpoint,
     FailoverMode,
     Group,
+    Host,
     Kind,
     PoolFailover,
     PoolService,
@@ -17,7 +19,8 @@ from understudy.core.model import (
 )
 from understudy.core.pools import Admin, Hold, PoolRecord
 from understudy.core.routes import allocate, compile_route, compile_routes, spares
-from understudy.core.text import Address, Name
+from understudy.core.stateful import EngineNode, PostgresService
+from understudy.core.text import Address, DataPath, Name
 
 NAMES = [Name(f"e{number}") for number in range(30)]
 pools = st.lists(st.sampled_from(NAMES), unique=True, max_size=20)
@@ -104,3 +107,27 @@ def test_what_did_not_change_is_the_same_object() -> None:
     assert after.routes[1] is before.routes[1]
     assert after.routes[0].primary.slots[0].weight == 4
     assert compile_routes(Spec(Name("c"), (two,)), {}).routes == (before.routes[1],)
+
+
+def test_a_clusters_ports_know_each_nodes_address_and_whom_to_ask_for_its_role() -> None:
+    """The agent of a node is that of its host; on one machine there is one. Unchanged clusters are the same object."""
+    nodes = tuple(
+        EngineNode(Node(Name(name), Name(host)), Address("10.0.0.9", port), DataPath(f"/data/{name}"))
+        for name, host, port in (("a", "h1", 5432), ("b", "h2", 5433))
+    )
+    orders = PostgresService(
+        ClusterService(Name("orders"), tuple(each.node for each in nodes), timers=Timers(lease_ms=4000)),
+        Address("0.0.0.0", 6432),
+        None,
+        nodes,
+    )
+    hosts = (Host(Name("h1"), "10.0.0.1"), Host(Name("h2"), "fd00::2"))
+    many = Spec(Name("c"), (), (orders,), hosts, agent_port=9000)
+    (ports,) = compile_routes(many, {}).clusters
+    assert ports.listens == (Address("0.0.0.0", 6432),)
+    assert [str(seat.address) for seat in ports.seats] == ["10.0.0.9:5432", "10.0.0.9:5433"]
+    assert [str(seat.agent) for seat in ports.seats] == ["10.0.0.1:9000", "[fd00::2]:9000"]
+    assert ports.hold_ms > 2 * 4000
+    assert compile_routes(many, {}).clusters[0] is ports
+    (alone,) = compile_routes(replace(many, hosts=()), {}).clusters
+    assert {str(seat.agent) for seat in alone.seats} == {"127.0.0.1:9000"}

@@ -31,7 +31,7 @@ from understudy.core.model import (
     TcpCheck,
 )
 from understudy.core.pools import Admin, PoolRecord
-from understudy.core.routes import RouterState, compile_route, compile_routes
+from understudy.core.routes import ClusterPorts, RouterState, Seat, compile_route, compile_routes
 from understudy.core.text import Address, CookieName, GrpcService, HostHeader, HttpPath, Name
 from understudy.router.config import HostFacts, Rendered, quote, render, seen_weight, server_weight
 from understudy.router.layout import Layout
@@ -109,6 +109,22 @@ def test_haproxy_accepts_every_kind_of_service_without_a_warning(layout: Layout)
                     )
     rendered = render(state(*services), layout, replace(FACTS, user="haproxy", group="haproxy", threads=2))
     assert faults(rendered, layout) == ""
+
+
+def test_haproxy_accepts_a_clusters_ports_without_a_warning(layout: Layout) -> None:
+    """With and without a port for reading, IPv6 too; and whatever is in force, the text lets nobody in."""
+    seats = tuple(
+        Seat(Name(name), Address(host, 5432), Address(host, 8601)) for name, host in (("a", "10.0.0.1"), ("b-2", "::1"))
+    )
+    clusters = (
+        ClusterPorts(Name("orders"), Address("127.0.0.1", 6432), Address("::1", 6433), seats, 10_000),
+        ClusterPorts(Name("hold"), Address("::", 6434), None, seats[:1], 3_000),
+    )
+    rendered = render(replace(state(service()), clusters=clusters), layout, FACTS)
+    assert faults(rendered, layout) == ""
+    nodes = [line for line in rendered.config.splitlines() if ":5432 " in line]
+    assert len(nodes) == 7
+    assert all(" disabled " in line for line in nodes)
 
 
 @settings(max_examples=60, deadline=None)

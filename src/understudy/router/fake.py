@@ -95,6 +95,7 @@ class FakeRouter:
             self._refuse()
             self.proxy.pid += 1
         self.proxy.state = desired
+        self._forget_clusters(desired)
         return change
 
     async def follow(self, cluster: Name, route: ClusterRoute) -> None:
@@ -139,6 +140,10 @@ class FakeRouter:
     async def detach(self) -> None:
         """Leave the proxy as it is."""
         self._started = False
+
+    def _forget_clusters(self, desired: RouterState) -> None:
+        followed = self.proxy.followed
+        self.proxy.followed = {name: route for name, route in followed.items() if desired.ports(name) is not None}
 
     def _running(self) -> RouterState:
         if self.proxy.state is None or not self._started:
