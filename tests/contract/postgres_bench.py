@@ -208,7 +208,9 @@ class PostgresBench:
         return True
 
     async def history(self, name: Name) -> tuple[str, ...]:
-        rows = await client.once(self.drivers[name]._engine.conninfo("bench"), "SELECT word FROM history ORDER BY number")
+        rows = await client.once(
+            self.drivers[name]._engine.conninfo("bench"), "SELECT word FROM history ORDER BY number"
+        )
         return tuple(str(word) for (word,) in rows)
 
     async def kill(self, name: Name) -> None:

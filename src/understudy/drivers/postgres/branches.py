@@ -96,6 +96,11 @@ class Log:
             return None
         return self._bytes(timeline, start, whole)
 
+    def begins(self, timeline: int, start: int) -> bool:
+        """Whether anything of the record at `start` is here."""
+        length = self._bytes(timeline, start, _LENGTH.size)
+        return length is not None and _LENGTH.unpack(length)[0] > 0
+
     def record_end(self, timeline: int, start: int) -> int | None:
         """Where the record that begins at `start` ends; None when it is not here."""
         length = self._bytes(timeline, start, _LENGTH.size)
@@ -145,37 +150,55 @@ def parse_history(text: str) -> list[tuple[int, int]]:
     return [(int(part[0]), lsn.parse(part[1])) for part in (line.split("\t") for line in lines)]
 
 
-def position(log: Log, timeline: int | None, offset: int, account: Account) -> Position | None:
-    """All that is there up to `offset`; None when its history cannot be told.
+class Unknown(DriverFault):
+    """It cannot be told here which history this is: somebody who has the same may know its ids (`learn`)."""
 
-    timeline: the one that it is on, where that is known for certain.
+
+def position(log: Log, timeline: int | None, offset: int, account: Account, *, first: bool = False) -> Position:
+    """All that is there up to `offset`. Raises Unknown, DriverFault.
+
+    timeline: the one that it is on, where that is known for certain. first: whoever has no ids yet may give them, as a
+    primary that was not ours before: its timelines so far are known by their numbers.
     """
-    ids = _ids(log, account)
+    kept = _ids(log, account, first=first)
     own = timeline if timeline is not None else _own_timeline(log, offset)
-    history = log.history(own)
-    starts = [0, *(end for _, end in history)]
-    numbers = [*(number for number, _ in history), own]
-    found = dict(ids)
+    found: dict[str, str] = dict(kept)
     branches: list[Branch] = []
-    for number, start in zip(numbers, starts, strict=True):
+    for number, start in _line(log, own):
         if start > offset:
             break
-        if str(number) not in found:
-            record = log.first_record(number, start, offset)
-            if record is None:
-                if offset > start + _SHORTEST_RECORD and log.first_record(number, start, 1 << 62) is None:
-                    return None  # what it began with is no longer here
-                return Position(tuple(branches), start) if branches else None
-            found[str(number)] = f"{number}-{hashlib.sha256(record).hexdigest()[:16]}"
+        if number == own or str(number) not in found:  # another's of the same number may be known from before
+            record = log.first_record(number, start, offset) if number > 1 else None
+            if record is not None and found.get(str(number)) != str(number):
+                found[str(number)] = f"{number}-{hashlib.sha256(record).hexdigest()[:16]}"
+            elif str(number) not in found and offset > start + _SHORTEST_RECORD and not log.begins(number, start):
+                raise Unknown(f"What timeline {number} began with is no longer in {log.directory}.")
+            elif str(number) not in found:
+                return Position(tuple(branches), start)  # nothing whole is there of it
         branches.append(Branch(found[str(number)], start))
-    if found != ids:
+    if found != kept:
         _keep(log, found, account)
-    return Position(tuple(branches), offset) if branches else None
+    return Position(tuple(branches), offset)
+
+
+def learn(data: Path, told: str, account: Account, offset: int | None = None) -> None:
+    """Take the ids that are missing from what another node keeps. Our history must be a part of its.
+
+    offset: how far ours goes, where the other may have been on a newer timeline already when it told.
+    """
+    log = Log.of(data)
+    theirs: dict[str, str] = json.loads(told)
+    path = data / KEPT
+    ours: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if offset is not None:
+        line = {str(number) for number, _ in _line(log, _own_timeline(log, offset))}
+        theirs = {number: word for number, word in theirs.items() if number in line}
+    _keep(log, theirs | ours, account)
 
 
 def forget(log: Log, timeline: int, account: Account) -> None:
     """Take away the id of a timeline whose log was taken away: another one may get its number."""
-    ids = _ids(log, account)
+    ids = _ids(log, account, first=True)
     if ids.pop(str(timeline), None) is not None:
         _keep(log, ids, account)
 
@@ -189,13 +212,23 @@ def _own_timeline(log: Log, offset: int) -> int:
     return 1
 
 
-def _ids(log: Log, account: Account) -> dict[str, str]:
-    """What is kept. Made on the first look: the timelines that were there before us are known by their numbers."""
+def _line(log: Log, timeline: int) -> list[tuple[int, int]]:
+    """The timelines that lead to this one, and itself, oldest first, each with where it begins."""
+    history = log.history(timeline)
+    starts = [0, *(end for _, end in history)]
+    return list(zip([*(number for number, _ in history), timeline], starts, strict=True))
+
+
+def _ids(log: Log, account: Account, *, first: bool) -> dict[str, str]:
+    """What is kept, begun where it is certain."""
     path = log.data / KEPT
     try:
         words: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        words = {str(timeline): str(timeline) for timeline in log.timelines()} | {"1": log.system_identifier}
+        timelines = log.timelines()
+        if not first and timelines != [1]:
+            raise Unknown(f"There is no {path} yet, and more than one timeline.") from None
+        words = {str(timeline): str(timeline) for timeline in timelines} | {"1": log.system_identifier}
         _keep(log, words, account)
     except ValueError as error:
         raise DriverFault(f"The ids of timelines in {path} cannot be read ({error}); copy this node anew.") from error

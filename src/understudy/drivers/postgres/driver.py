@@ -29,11 +29,13 @@ from understudy.core.cluster import Capabilities
 from understudy.core.errors import Refused
 from understudy.core.stateful import PostgresService
 from understudy.core.text import Name
-from understudy.drivers.base import DriverFault, EngineProcess, Observation
+from understudy.drivers.base import DriverFault, EngineProcess, NeedsRebuild, Observation
 from understudy.drivers.postgres import beside, binaries, copying, follow, promote
+from understudy.drivers.postgres.branches import Unknown
 from understudy.drivers.postgres.home import Home
 from understudy.drivers.postgres.observe import Said, Sight
 from understudy.drivers.postgres.process import FILES_S, Engine, until
+from understudy.drivers.postgres.rejoin import Ladder
 from understudy.drivers.postgres.settings import Place
 from understudy.drivers.postgres.sources import Sources
 from understudy.drivers.postgres.tools import Account, Tools
@@ -76,9 +78,10 @@ class PostgresDriver:
         self._password = password
         self._programs: Tools | None = None
         self._engine = Engine(self._place, process, self._tools, password)
-        self._sight = Sight(self._engine, self._tools)
         self._sources = Sources(self._place)
+        self._sight = Sight(self._engine, self._sources, self._tools)
         self._home: Home | None = None
+        self._ladder: Ladder | None = None
         self._told: Callable[[], None] = lambda: None
         self._watch: asyncio.Task[None] | None = None
         self._receiver: tuple[int, int] | None = None
@@ -112,11 +115,12 @@ class PostgresDriver:
             case Close():
                 await self._close(action.epoch)
             case Freeze():
-                await follow.freeze(engine, action.epoch)
+                await self._freeze(action.epoch)
             case Follow():
                 await self._follow(action)
             case Promote():
                 await promote.promote(engine, action.epoch, action.sync)
+                await self._sight.look()  # which notes the new timeline, before anybody can copy it
                 self._look_out(self._sight.covered)
             case Open():
                 await self._open(action.epoch)
@@ -144,6 +148,7 @@ class PostgresDriver:
         await copying.bootstrap(
             home, self._place.superuser, self._password, patience_s=max(_MARGIN_S, within_s - _MARGIN_S)
         )
+        await self._sight.look()  # which begins the list of timelines, for all copies
 
     async def _start(self, epoch: int) -> None:
         await self._must_be_startable()
@@ -154,6 +159,12 @@ class PostgresDriver:
         with suppress(Refused):  # on a hung disk: no start of ours comes without it
             if not copying.is_empty(self._place.data):
                 await self._engine.disk.do(self._engine.make_standby, FILES_S)
+
+    async def _freeze(self, epoch: int) -> None:
+        if not self._sight.knows_its_end:
+            with suppress(DriverFault):  # while a receiver is there, which says that all before it was replayed
+                await self._sight.ask()
+        await follow.freeze(self._engine, epoch)
 
     async def _follow(self, action: Follow) -> None:
         if not (await self._engine.state()).running:
@@ -170,6 +181,8 @@ class PostgresDriver:
         home = await self._settled()
         source = self._sources.of(action.source)
         await self._engine.write()  # the passwords, which nobody may have needed here before
+        await self._sources.position(action.source)  # it has noted its own timeline, or we come again
+        told = await self._sources.ids(action.source)
         tools = Tools(binaries.programs(await self._sources.major(action.source)), self._account)
         home = replace(home, tools=tools)
         await self._sources.reserve_slot(action.source)
@@ -181,10 +194,33 @@ class PostgresDriver:
         await self._engine.kill(action.epoch)
         await copying.put_in_place(home)
         self._programs = None
+        await self._sight.learn(told, None)
 
     async def _rejoin(self, action: Rejoin, within_s: float) -> None:
-        del within_s
-        await self._follow(Follow(action.node, action.identity, action.epoch, action.deadline_ms, action.source))
+        home = await self._settled()
+        if (await self._engine.state()).running:
+            with suppress(DriverFault):
+                said = await self._sight.ask()
+                if said.in_recovery and said.source == action.source and said.receiver and said.heard:
+                    return
+        await self._engine.kill(action.epoch)
+        await self._engine.write()  # the passwords
+        theirs = await self._sources.position(action.source)
+        try:
+            ours = await self._sight.history()
+        except Unknown as why:
+            raise NeedsRebuild(f"{why} So {self._place.name} must be copied anew.") from why
+        if self._ladder is None:
+            self._ladder = Ladder(home)
+        await self._ladder.rejoin(
+            self._sources.of(action.source),
+            ours=ours,
+            theirs=theirs,
+            epoch=action.epoch,
+            patience_s=max(_MARGIN_S, within_s - _MARGIN_S),
+        )
+        await follow.follow(self._engine, action.source, action.epoch)
+        self._look_out(lambda said: said.heard is not None)
 
     # ---- what they need ----
 

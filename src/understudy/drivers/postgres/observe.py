@@ -26,6 +26,7 @@ from understudy.drivers.postgres.branches import Log
 from understudy.drivers.postgres.client import Row, once
 from understudy.drivers.postgres.control_file import State
 from understudy.drivers.postgres.process import Engine
+from understudy.drivers.postgres.sources import Sources
 from understudy.drivers.postgres.tools import Tools
 from understudy.drivers.postgres.trial import Trial
 
@@ -112,8 +113,9 @@ class Link:
 class Sight:
     """What must be remembered from look to look, of one engine."""
 
-    def __init__(self, engine: Engine, tools: Callable[[], Tools]) -> None:
+    def __init__(self, engine: Engine, sources: Sources, tools: Callable[[], Tools]) -> None:
         self._engine = engine
+        self._sources = sources
         self._tools = tools
         self._files = Aside(f"{engine.place.name}'s data")
         self._witness = Aside(f"{engine.place.name}'s disk")
@@ -126,6 +128,7 @@ class Sight:
         self._followed: Name | None = None
         self._writing = Trial(self._write, PROBE_EVERY_S, ANSWER_S)
         self._flushing = Trial(self._flush, PROBE_EVERY_S, ANSWER_S)
+        self._learning = Trial(self._learn, PROBE_EVERY_S, ANSWER_S)
         self._last: Observation | None = None
         """Of this life."""
         self._log: Log | None = None
@@ -133,10 +136,16 @@ class Sight:
         self.receiver: int | None = None
         """The process that holds the link, for who wants to hear of its end."""
 
+    @property
+    def knows_its_end(self) -> bool:
+        """Whether a running standby has been seen with all that is on its disk replayed."""
+        return self._exhausted
+
     def close(self) -> None:
         """Give up what is outstanding."""
         self._writing.end()
         self._flushing.end()
+        self._learning.end()
 
     async def look(self) -> Observation:
         """All of it. Raises DriverFault when nothing can be said."""
@@ -180,11 +189,20 @@ class Sight:
             self._control = (mark, await control_file.read(self._tools(), self._engine.place.data))
         return self._control[1]
 
-    def _end_of(self, control: control_file.ControlFile) -> Position | None:
+    def _end_of(self, control: control_file.ControlFile) -> Position:
         """Where the record of the last checkpoint ends: after a clean stop nothing comes behind it."""
         log = Log.of(self._engine.place.data)
         end = log.record_end(control.timeline, control.checkpoint)
-        return None if end is None else branches.position(log, control.timeline, end, self._tools().account)
+        if end is None:
+            raise DriverFault("The record of its last checkpoint is not in its log.")
+        return branches.position(log, control.timeline, end, self._tools().account)
+
+    async def history(self) -> Position:
+        """Which history the data of a dead engine is of, and at least how far. Raises DriverFault."""
+        control = await self._read_control()
+        timeline, at_least = control.newest_timeline, max(control.checkpoint, control.redo, control.min_recovery)
+        data, account = self._engine.place.data, self._tools().account
+        return await self._files.do(lambda: branches.position(Log.of(data), timeline, at_least, account), ANSWER_S)
 
     # ---- while it runs ----
 
@@ -195,7 +213,6 @@ class Sight:
         except DriverFault:
             return await self._mute(disk_fails=disk_fails)
         now_s = time.monotonic()
-        self._exhausted = self._exhausted or said.exhausted or said.receiver is not None
         self.receiver = said.receiver
         if said.source != self._followed:
             self._link, self._followed = Link(), said.source
@@ -221,7 +238,9 @@ class Sight:
 
     async def ask(self) -> Said:
         """What the engine says."""
-        return _said((await self._engine.ask(_LOOK, within_s=ANSWER_S))[0])
+        said = _said((await self._engine.ask(_LOOK, within_s=ANSWER_S))[0])
+        self._exhausted = self._exhausted or said.exhausted or said.receiver is not None
+        return said
 
     async def _mute(self, *, disk_fails: bool) -> Observation:
         """It runs, and says nothing: it is starting, or it hangs."""
@@ -237,15 +256,31 @@ class Sight:
     async def _position(self, said: Said) -> Position | None:
         if said.in_recovery and not self._exhausted:
             return None
-        try:
-            return await self._files.do(lambda: self._translate(said), ANSWER_S)
-        except DriverFault:
-            return None
+        with suppress(DriverFault):
+            try:
+                return await self._files.do(lambda: self._translate(said), ANSWER_S)
+            except branches.Unknown:
+                if said.receiver is not None and said.source is not None and said.heard is not None:
+                    self._learning.fails()
+        return None
 
-    def _translate(self, said: Said) -> Position | None:
+    def _translate(self, said: Said) -> Position:
         if self._log is None:
             self._log = Log.of(self._engine.place.data)
-        return branches.position(self._log, said.timeline, said.offset, self._tools().account)
+        primary = not said.in_recovery
+        return branches.position(self._log, said.timeline, said.offset, self._tools().account, first=primary)
+
+    async def _learn(self) -> None:
+        """Ask whom we hear, and so have the history of, for the ids that are missing here."""
+        said = await self.ask()
+        if said.receiver is not None and said.source is not None and said.heard is not None:
+            told, offset = await self._sources.ids(said.source), said.offset
+            await self.learn(told, offset)
+
+    async def learn(self, told: str, offset: int | None) -> None:
+        """Take over what another node knows of its timelines (see branches.learn)."""
+        data, account = self._engine.place.data, self._tools().account
+        await self._files.do(lambda: branches.learn(data, told, account, offset), ANSWER_S)
 
     def covered(self, said: Said) -> bool:
         """Whether enough voters have all that was there before clients come in."""

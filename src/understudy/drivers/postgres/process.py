@@ -218,7 +218,7 @@ class Engine:
             await asyncio.sleep(_START_POLL_S)
 
     def _says_ready(self) -> bool:
-        """Whether it takes sessions, by the word in its pid file. Asked itself, it would log each time that it does not."""
+        """Whether it takes sessions, by the word in its pid file; asked itself, it would log each refusal."""
         try:
             return (self.place.data / "postmaster.pid").read_text(encoding="utf-8").rstrip().endswith("ready")
         except OSError:

@@ -48,7 +48,8 @@ async def promote(engine: Engine, epoch: int, rule: SyncConfig) -> None:
     await engine.disk.do(engine.make_standby, FILES_S)  # its recovery's end took the file away
     if not in_recovery:
         await set_rule(engine, rule)
-    await until(lambda: _strangers_gone(engine))
+    if not (await engine.in_force()).clients:
+        await until(lambda: _strangers_gone(engine))
     await _ensure_role(engine)
     await ensure_slots(engine, anew=False)
 

@@ -46,6 +46,11 @@ class Sources:
             await self._ask(name, "SELECT pg_drop_replication_slot($1)", slot)
         await self._ask(name, "SELECT pg_create_physical_replication_slot($1, true)", slot)
 
+    async def ids(self, name: Name) -> str:
+        """What it keeps of the ids of timelines."""
+        [[kept]] = await self._ask(name, f"SELECT pg_read_file('{branches.KEPT}')")
+        return kept or "{}"
+
     async def position(self, name: Name) -> Position:
         """Where it stands. Raises DriverFault while it is no primary."""
         [[in_recovery, file, flushed, kept]] = await self._ask(name, _WHERE)
