@@ -100,21 +100,22 @@ def test_nodes_join_leave_and_change():
 
 
 def test_what_a_cluster_promises_is_told_in_words():
-    """Durability as a sentence; a lease with the timers that follow it as one; others one by one."""
-    faster = Timers.for_lease(2000, promote_ms=5000)
+    """Durability as a sentence; the rest field by field, and nothing of it is refused."""
     told, refused = cluster_changed(
-        cluster={"durability": Durability(1_048_576), "timers": faster, "preferred": Name("b")}, max_lag_bytes=1
+        cluster={"durability": Durability(1_048_576), "preferred": Name("b")}, max_lag_bytes=1
     )
     assert told == (
         "orders: max_lag_bytes 16777216 becomes 1",
         "orders: durability zero_loss (1 standby must have a write) becomes max_loss of 1048576 bytes",
         "orders: preferred none becomes b",
-        "orders: lease_ms 4000 becomes 2000, and the timers that follow it change in proportion",
-        "orders: promote_ms 30000 becomes 5000",
     )
     assert refused == ()
-    slower = replace(Timers(), renew_ms=500)
-    assert cluster_changed(cluster={"timers": slower})[0] == ("orders: renew_ms 1000 becomes 500",)
+
+
+def test_timers_stay_while_agents_run():
+    """Deadlines that are running rest on them."""
+    (refused,) = cluster_changed(cluster={"timers": Timers.for_lease(2000)})[1]
+    assert "orders: its timers cannot change while the agents run" in refused
 
 
 def test_what_of_a_node_cannot_change():

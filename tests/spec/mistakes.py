@@ -20,6 +20,7 @@ MISFITS = [
     (_LISTEN, "    listen: '[fe80::1%a b]:80'\n", "services.web.listen", "no address"),
     (_LISTEN, "", "services.web.listen", "missing: add it, such as `listen: 0.0.0.0:8080`"),
     (*_line("balance: round-robin"), "services.web.balance", "did you mean round_robin?"),
+    (*_line('"[key]": {}'), "services.web.'[key]'", "there is no field"),
     (*_line("healht: {}"), "services.web.healht", "did you mean health?"),
     (*_line("health: {http: {}, tcp: {}}"), "services.web.health", "tcp and http stand here together"),
     (*_line("health: {interval: 300}"), "services.web.health.interval", "300ms or 300s"),

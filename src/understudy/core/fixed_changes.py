@@ -53,6 +53,11 @@ def _cluster_fixed(old: PostgresService, new: PostgresService) -> Iterator[str]:
             f"{new.name}: the superuser {old.superuser.name} was made with the cluster and cannot become "
             f"{new.superuser.name}: set it back"
         )
+    if old.cluster.timers != new.cluster.timers:
+        yield (
+            f"{new.name}: its timers cannot change while the agents run, for they rest on them: set them back, or end "
+            "the agents and start them with the new spec; the engines run on meanwhile"
+        )
     staying = [(former, node) for node in new.nodes if (former := old.node(node.name))]
     for former, node in staying:
         yield from _node_fixed(f"{new.name}/{node.name}", former, node)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from understudy.core.cluster import Timers
 from understudy.core.model import Endpoint, PoolService, Spec
 from understudy.core.stateful import PostgresService
 from understudy.core.text import Name
@@ -16,8 +15,8 @@ from understudy.core.words import count
 Service = PoolService | PostgresService
 
 _LISTED_APART = frozenset({"name", "endpoints", "run", "secrets", "nodes", "cluster", "node", "timers"})
-"""Endpoints and nodes are compared one by one below, so are timers; what happens to commands is told by their
-supervisor."""
+"""Endpoints and nodes are compared one by one below; timers do not change while agents run; what happens to commands is
+told by their supervisor."""
 
 
 def spec_changes(old: Spec, new: Spec) -> tuple[str, ...]:
@@ -39,7 +38,6 @@ def _changes(old: Spec, new: Spec) -> Iterator[str]:
         elif isinstance(service, PostgresService) and isinstance(former, PostgresService):
             yield from _settings(name, former, service)
             yield from _settings(name, former.cluster, service.cluster)
-            yield from _timers(name, former.cluster.timers, service.cluster.timers)
             yield from _nodes(former, service)
     for name, service in before.items():
         if name not in after:
@@ -86,18 +84,6 @@ def _nodes(old: PostgresService, new: PostgresService) -> Iterator[str]:
     for node in old.nodes:
         if new.node(node.name) is None:
             yield f"{new.name}/{node.name}: leaves, which was at {node.address}; its data stays in {node.data}"
-
-
-def _timers(whose: str, old: Timers, new: Timers) -> Iterator[str]:
-    """Those that follow the lease, before and after, are not told one by one."""
-    was_following, now_following = Timers.for_lease(old.lease_ms), Timers.for_lease(new.lease_ms)
-    for field in fields(Timers):
-        was, now = getattr(old, field.name), getattr(new, field.name)
-        follows = (was, now) == (getattr(was_following, field.name), getattr(now_following, field.name))
-        if field.name == "lease_ms" and was != now:
-            yield f"{whose}: lease_ms {was} becomes {now}, and the timers that follow it change in proportion"
-        elif was != now and not follows:
-            yield f"{whose}: {field.name} {was} becomes {now}"
 
 
 def _settings(whose: str, old: Any, new: Any, prefix: str = "") -> Iterator[str]:

@@ -125,7 +125,8 @@ def _address(value: Any) -> Address:
 def _no_address(text: str, host: str, port: str) -> str:
     if re.fullmatch(r"[0-9]+", text):
         return f"{text[:9]} is no address: write IP:PORT, such as 0.0.0.0:{text[:5]} for all addresses of this machine"
-    if re.fullmatch(r"[A-Za-z0-9.-]*[A-Za-z][A-Za-z0-9.-]*", host) and port:
+    named = re.fullmatch(r"[A-Za-z0-9.-]*[A-Za-z][A-Za-z0-9.-]*", host) and host != "localhost"
+    if named and re.fullmatch(r"[0-9]+", port):
         return f"{shown(text)}: names of hosts are not looked up; write the IP address, such as 10.0.0.1:{port[:5]}"
     if _is_ip(text.strip("[]")):
         return f"{shown(text)} lacks a port: write IP:PORT, such as 10.0.0.1:8080 or [::1]:8080"

@@ -74,7 +74,8 @@ def _path(detail: ErrorDetails) -> Path:
         path = (*path, step)
         if _has_several_shapes(path):
             next(steps, None)
-    return path[:-1] if path[-1] == "[key]" else path
+    of_key = detail["type"] == "value_error" and path[-3:-2] == ("secrets",) and path[-1] == "[key]"
+    return path[:-1] if of_key else path
 
 
 def _has_several_shapes(path: Path) -> bool:
