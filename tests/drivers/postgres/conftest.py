@@ -1,6 +1,7 @@
 """A primary and its standby, made once and copied for each test."""
 
 import asyncio
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,8 +16,12 @@ if not PROGRAMS.is_dir():
     pytest.skip(f"needs PostgreSQL 15 in {PROGRAMS}", allow_module_level=True)
 
 
+MEMORY = Path("/dev/shm")
+"""A disk that takes no time to flush, where there is one."""
+
+
 def _place() -> Path:
-    root = Path(tempfile.mkdtemp(prefix="us-", dir="/tmp"))
+    root = Path(tempfile.mkdtemp(prefix="us-", dir=MEMORY if os.access(MEMORY, os.W_OK) else "/tmp"))
     root.chmod(0o755)
     passfile = root / "passfile"
     passfile.write_text(f"*:*:*:boss:{PASSWORD}\n")

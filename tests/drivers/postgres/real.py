@@ -25,6 +25,7 @@ QUICK = (
     "autovacuum=off",
     "max_prepared_transactions=10",
     "wal_retrieve_retry_interval=50ms",
+    "wal_keep_size=256MB",  # for standbys without a slot
 )
 
 

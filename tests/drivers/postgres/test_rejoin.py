@@ -200,7 +200,7 @@ async def test_rewind_outlives_its_caller(a: Engine, b: Engine) -> None:
     follows(a, b)
 
 
-@pytest.mark.parametrize("after_s", [0.05, 0.2, 0.4, 0.6, 0.9])
+@pytest.mark.parametrize("after_s", [0.05, 0.3, 0.6])
 async def test_cancelled_anywhere(a: Engine, b: Engine, after_s: float) -> None:
     """Given up at any moment, the next call brings it to its end, with the same report."""
     only_here = _diverge(a, b)

@@ -23,7 +23,7 @@ rmgr: Standby     len (rec/tot):     50/    50, tx:          0, lsn: 0/01759A98,
 
 
 def test_transactions() -> None:
-    """Every transaction whose end stands there is named once, with what belongs to it; what was undone anyway is not."""
+    """Every transaction whose end stands there is named once, with what is its own; what was undone anyway is not."""
     content = wal.understand(DUMP.splitlines(keepends=True))
     got = [(one.xid, one.fate, one.records, one.gid, one.lsn) for one in content.transactions]
     assert got == [
