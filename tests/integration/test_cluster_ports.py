@@ -18,6 +18,7 @@ from understudy.router import runtime
 from understudy.router.base import RouterFault
 from understudy.router.haproxy import HAProxyRouter
 from understudy.router.layout import Layout
+from understudy.router.names import HOLD_SERVER
 
 STILL_S = 0.5
 """How long something must not happen."""
@@ -38,6 +39,12 @@ async def workers(directory: Path) -> runtime.Processes:
     return await runtime.processes(Layout(directory).master_socket)
 
 
+async def tried_in_vain(directory: Path) -> int:
+    """How many connections went to the server that refuses all."""
+    shown = await runtime.ask(Layout(directory).admin_socket, "show stat orders.writer 4 -1")
+    return next(int(line.split(",")[7]) for line in shown.splitlines() if HOLD_SERVER in line)
+
+
 async def is_held(*waiting: asyncio.Task[Client]) -> bool:
     """Whether none of them gets through, nor an error."""
     done, _ = await asyncio.wait(waiting, timeout=STILL_S)
@@ -49,6 +56,7 @@ async def test_new_connections_wait_for_a_writer_and_then_go_there(directory: Pa
     async with running(directory, cluster.state) as router:
         waiting = [asyncio.create_task(cluster.writer()) for _ in range(20)]
         assert await is_held(*waiting)
+        assert await tried_in_vain(directory) == 0, "who waits to be let in does not come back every 100 ms"
         await router.follow(ORDERS, route(1, B, A, C))
         assert {client.node for client in await asyncio.gather(*waiting)} == {"b"}
         assert cluster.nodes[A].greeted == cluster.nodes[C].greeted == 0
@@ -148,6 +156,43 @@ async def test_the_next_agent_closes_what_its_predecessor_did_not_get_to_close(d
             assert (await cluster.writer()).node == "c"
 
 
+async def test_an_agent_with_another_configuration_takes_over_without_cutting_anybody(
+    directory: Path, cluster: Cluster
+):
+    """After an upgrade the next agent reloads what it adopts; the writer is open again by itself."""
+    async with running(directory, cluster.state) as first:
+        await first.follow(ORDERS, route(3, B, A, C))
+        client = await cluster.writer()
+        pid = (await workers(directory)).worker
+        await first.detach()
+        async with running(directory, other(cluster, 1)) as second:
+            assert (await workers(directory)).worker != pid
+            assert (await cluster.writer()).node == "b"
+            await second.follow(ORDERS, route(3, B, A, C))
+            assert await client.works()
+            assert (await second.observe()).workers == 2
+
+
+async def test_a_full_disk_holds_up_no_failover(directory: Path, cluster: Cluster):
+    """A route that cannot be written down is followed all the same; it is said, and written as soon as it can be."""
+    async with running(directory, cluster.state) as router:
+        await router.follow(ORDERS, route(1, A, B, C))
+        blocked = Layout(directory).followed.with_name("followed.json.tmp")
+        blocked.mkdir()
+        said = router.events()
+        await router.follow(ORDERS, route(2, B, C))
+        assert (await cluster.writer()).node == "b"
+        async with asyncio.timeout(10):
+            while "would not know" not in (await anext(said)).text:
+                pass
+        blocked.rmdir()
+
+        async def is_written() -> bool:
+            return '"epoch": 2' in Layout(directory).followed.read_text()
+
+        await eventually(is_written)
+
+
 async def test_a_file_that_cannot_be_understood_is_not_taken_for_none(directory: Path, cluster: Cluster):
     """The router does not start as if it had never followed anything; the sentence names the file."""
     layout = Layout(directory)
@@ -190,6 +235,19 @@ async def test_a_route_that_comes_in_the_middle_of_a_reload_is_in_force_everywhe
                 assert client.node != old or await client.is_cut()
             assert (await reloading).reload
             assert (await cluster.writer()).node == new
+
+
+async def test_a_route_waits_for_no_reload_but_is_not_called_done_before_it(directory: Path, cluster: Cluster):
+    """While a worker is being replaced a route is in force at once; done is only what the next worker does too."""
+    async with running(directory, cluster.state) as router:
+        await router.follow(ORDERS, route(1, A))
+        with router._steering.new_worker():
+            following = asyncio.create_task(router.follow(ORDERS, route(2, B)))
+            await eventually(lambda: _goes_to(cluster, B))
+            assert not following.done()
+            await runtime.ask(Layout(directory).admin_socket, "set server orders.writer/b state maint")  # a new worker
+        await following
+        assert await _goes_to(cluster, B)
 
 
 async def test_an_old_worker_that_hangs_is_ended(directory: Path, cluster: Cluster):
@@ -304,3 +362,9 @@ async def _only_on(cluster: Cluster, *nodes: Name) -> bool:
     for client in clients:
         client.leave()
     return {client.node for client in clients} == set(nodes)
+
+
+async def _goes_to(cluster: Cluster, node: Name) -> bool:
+    client = await cluster.writer()
+    client.leave()
+    return client.node == node

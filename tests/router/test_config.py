@@ -114,7 +114,8 @@ def test_haproxy_accepts_every_kind_of_service_without_a_warning(layout: Layout)
 def test_haproxy_accepts_a_clusters_ports_without_a_warning(layout: Layout) -> None:
     """With and without a port for reading, IPv6 too; and whatever is in force, the text lets nobody in."""
     seats = tuple(
-        Seat(Name(name), Address(host, 5432), Address(host, 8601)) for name, host in (("a", "10.0.0.1"), ("b-2", "::1"))
+        Seat(Name(name), Address(host, 5432), Address(host, 8601))
+        for name, host in (("hold", "10.0.0.1"), ("b-2", "::1"))
     )
     clusters = (
         ClusterPorts(Name("orders"), Address("127.0.0.1", 6432), Address("::1", 6433), seats, 10_000),

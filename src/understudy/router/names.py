@@ -14,8 +14,8 @@ EVENT_RING = "events"
 SHARE_MAP = "backup_share.map"
 """The map file, below the layout's `maps`, that holds each service's backup share in percent."""
 
-HOLD_SERVER = "hold.last"
-"""The server of a cluster's backends that refuses every connection; no node's name has a dot."""
+HOLD_SERVER = "0.hold"
+"""The server of a cluster's backends that refuses every connection; no node's name begins with a digit."""
 
 _BACKEND = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)\.(primary|backup)")
 _SERVER = re.compile(r"s([1-9][0-9]{0,5})")
