@@ -177,6 +177,7 @@ def _assemble(  # noqa: PLR0917  # all that a cluster's parts are put together f
     place.keep_password(service.name, service.superuser.name, password)
     kept = {one.node.name: one for one in before.own} if before is not None else {}
     own = []
+    drivers, guards = ([*before.drivers], [*before.guards]) if before is not None else ([], [])
     for engine in service.nodes:
         if engine.name in kept:
             own.append(replace(kept[engine.name], node=engine.node))
@@ -185,8 +186,10 @@ def _assemble(  # noqa: PLR0917  # all that a cluster's parts are put together f
             driver = PostgresDriver(
                 service, engine.name, data=data, process=process, account=account, password=password
             )
+            drivers.append(driver)
+            guards.append(process)
             own.append(OwnNode(engine.node, driver, process, FileDisk(data.with_name(f"{data.name}.node"))))
-    return Parts(tuple(own), PostgresProber(service), CAPABILITIES)
+    return Parts(tuple(own), PostgresProber(service), CAPABILITIES, tuple(drivers), tuple(guards))
 
 
 def _superuser_password(spec: Spec, service: PostgresService, key: bytes) -> str:

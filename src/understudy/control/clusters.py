@@ -5,7 +5,7 @@ What happens to a cluster is control/cluster/'s and core/'s. How an engine is re
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -35,6 +35,22 @@ ENDING_S = 15.0
 """How long each engine may take to end when everything ends."""
 
 
+class Hold(Protocol):
+    """Something by which this process holds on to an engine: a driver's connections, a guard's socket."""
+
+    async def close(self) -> None:
+        """Let go; whatever runs goes on."""
+        ...
+
+
+class GuardHold(Hold, Protocol):
+    """A guard, which can be ended once its engine is dead."""
+
+    async def end(self) -> None:
+        """End it."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What a cluster's loop needs of its engine."""
@@ -43,6 +59,8 @@ class Parts:
     """The nodes of this host."""
     prober: Prober
     capabilities: Capabilities
+    drivers: tuple[Hold, ...] = ()
+    guards: tuple[GuardHold, ...] = ()
 
 
 class Assemble(Protocol):
@@ -154,17 +172,28 @@ class Clusters:
             one.task.cancel()
         await asyncio.gather(*(one.task for one in self._running.values()), return_exceptions=True)
         await self._port.aclose()
+        for one in self._all():
+            for hold in (*one.parts.drivers, *one.parts.guards):
+                await hold.close()
 
     async def end(self) -> None:
         """End the loops and then every engine of this host, primaries first and gracefully."""
-        await self.detach()
+        for one in self._running.values():
+            one.task.cancel()
+        await asyncio.gather(*(one.task for one in self._running.values()), return_exceptions=True)
         await self._end_engines(self._all())
+        await self.detach()
 
-    async def _end_engines(self, ending: Iterable[_Running]) -> None:
+    async def _end_engines(self, ending: Sequence[_Running]) -> None:
         nodes = [(one, own) for one in ending for own in one.parts.own]
         nodes.sort(key=lambda each: not _leads(each[0], each[1]))
         for one, own in nodes:
             await self._end_engine(one, own)
+        for guard in (guard for one in ending for guard in one.parts.guards):
+            try:
+                await guard.end()
+            except Refused as fault:
+                structlog.get_logger().warning(str(fault))
 
     async def _end_engine(self, one: _Running, own: OwnNode) -> None:
         record = one.loop.record

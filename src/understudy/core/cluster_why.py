@@ -102,7 +102,7 @@ def node_reason(view: ClusterView, name: Name) -> str:
         doing = "takes writes" if report.writable else "is primary, and does not take writes yet"
     else:
         doing = _standing_by(view, record, report, duty)
-    failed = f"; its last order failed: {report.failure}" if report.failed_epoch else ""
+    failed = f"; its last order failed: {report.failure.removesuffix('.')}" if report.failed_epoch else ""
     return f"{name} {doing}{failed}."
 
 

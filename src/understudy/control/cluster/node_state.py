@@ -109,6 +109,7 @@ class FileDisk:
     def _save(self, data: bytes) -> None:
         new = self._path.with_name(self._path.name + ".new")
         try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             with new.open("wb") as file:
                 file.write(data)
                 file.flush()

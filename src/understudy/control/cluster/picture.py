@@ -3,7 +3,7 @@
 from understudy.control.view import ClusterStatus, LastFailover, NodeStatus
 from understudy.core.cluster_why import cluster_health, cluster_reason, lag_bytes, node_health, node_reason
 from understudy.core.health import fresh
-from understudy.core.record import ClusterRecord, wanted_sync
+from understudy.core.record import ClusterRecord, Ground, wanted_sync
 from understudy.core.report import ClusterView, Running
 from understudy.core.stateful import EngineNode, PostgresService
 
@@ -58,7 +58,8 @@ def _node_status(node: EngineNode, view: ClusterView) -> NodeStatus:
 
 def _last_failover(record: ClusterRecord) -> LastFailover | None:
     took = record.timings
-    if record.primary is None or record.loss is None or record.ground is None:
+    born = record.ground in {None, Ground.FIRST}
+    if record.primary is None or record.loss is None or born:
         return None
     return LastFailover(
         epoch=record.epoch,
