@@ -25,7 +25,7 @@ from understudy.drivers.postgres.aside import Aside
 from understudy.drivers.postgres.branches import Log
 from understudy.drivers.postgres.client import Row, once
 from understudy.drivers.postgres.control_file import State
-from understudy.drivers.postgres.process import Engine
+from understudy.drivers.postgres.process import Engine, runs_unguarded
 from understudy.drivers.postgres.sources import Sources
 from understudy.drivers.postgres.tools import Tools
 from understudy.drivers.postgres.trial import Trial
@@ -172,6 +172,11 @@ class Sight:
     # ---- while it does not run ----
 
     async def _dead(self, *, empty: bool, unusable: bool) -> Observation:
+        stranger = await self._files.do(lambda: runs_unguarded(self._engine.place.data), ANSWER_S)
+        if stranger is not None:
+            raise DriverFault(
+                f"PostgreSQL runs on {self._engine.place.data} (process {stranger}), and not by our hand."
+            )
         position, clean = None, False
         if not empty and not unusable:
             with suppress(Refused):

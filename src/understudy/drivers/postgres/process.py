@@ -15,7 +15,7 @@ from typing import Any
 
 from understudy.core.errors import Refused
 from understudy.drivers.base import DriverFault, EngineProcess, EngineState, OsUser
-from understudy.drivers.postgres import beside, settings
+from understudy.drivers.postgres import beside, binaries, settings
 from understudy.drivers.postgres.aside import Aside
 from understudy.drivers.postgres.client import Row, Session, conninfo
 from understudy.drivers.postgres.settings import InForce, Place
@@ -23,8 +23,8 @@ from understudy.drivers.postgres.tools import ENVIRONMENT, Account, Tools
 
 FILES_S = 2.0
 """How long small files may take."""
-_ANSWER_S = 0.5
-"""How long a healthy engine takes to answer at most, on a busy machine."""
+_ANSWER_S = 5.0
+"""How long an engine may take to answer while something is done to it; what is done has a deadline of its own."""
 POLL_S = 0.001
 _START_POLL_S = 0.005
 _LONGEST_SOCKET = 107
@@ -176,7 +176,8 @@ class Engine:
                 place.follow_password.unlink(missing_ok=True)
             else:
                 _put(place.follow_password, settings.follow_password(self._password), account)
-            _put(place.configuration, settings.configuration(place, now), account)
+            major = binaries.major_of(place.data) or binaries.VERSIONS[0]
+            _put(place.configuration, settings.configuration(place, now, major), account)
         except OSError as error:
             raise DriverFault(f"The configuration of {place.name} cannot be written ({error}).") from error
 
@@ -225,8 +226,13 @@ class Engine:
             return False
 
     def _before_start(self) -> None:
-        """Nothing lives below this node's guard: what names a process is stale, and the number may be another's."""
+        """Nothing lives below this node's guard: what names a process is stale, and its number another's."""
         place = self.place
+        stranger = runs_unguarded(place.data)
+        if stranger is not None:
+            raise DriverFault(
+                f"PostgreSQL runs on {place.data} already (process {stranger}), and not by our hand: stop that one."
+            )
         try:
             make_standby(place.data, self._tools())
             for stale in (place.data / "postmaster.pid", place.ours / f".s.PGSQL.{place.address.port}.lock"):
@@ -245,9 +251,18 @@ class Engine:
         return f"{(telling or lines or ['it said nothing'])[-1].strip()} (more in {self.place.log})."
 
     async def kill(self, epoch: int) -> None:
-        """Kill it with its whole family, verified."""
+        """Kill it with its whole family, verified; and one that somebody else started on the same data."""
         self.drop()
         await self.process.kill(epoch=epoch)
+        try:
+            stranger = await self.disk.do(lambda: runs_unguarded(self.place.data), FILES_S)
+        except DriverFault:
+            return  # on a hung disk nothing can have been started
+        if stranger is not None:
+            await until(self._strangers_gone)
+
+    async def _strangers_gone(self) -> bool:
+        return not await self.disk.do(lambda: _kill_on(self.place.data), FILES_S)
 
     async def state(self) -> EngineState:
         """Its process. The session of an earlier life is let go."""
@@ -262,6 +277,30 @@ async def until(came: Callable[[], Awaitable[bool]], every_s: float = POLL_S) ->
     """Ask again and again, which is how PostgreSQL has to be waited for."""
     while not await came():  # noqa: ASYNC110  the engine tells nobody
         await asyncio.sleep(every_s)
+
+
+def runs_unguarded(data: Path) -> int | None:
+    """The postmaster that has this data, by its pid file; None when it does not live. Ask when the guard has none."""
+    try:
+        pid = int((data / "postmaster.pid").read_text(encoding="utf-8").partition("\n")[0])
+        return pid if Path(f"/proc/{pid}/cwd").resolve() == data.resolve() else None
+    except (OSError, ValueError):
+        return None
+
+
+def _kill_on(data: Path) -> int:
+    """Kill whoever lives in this data directory, as every process of PostgreSQL does; how many there were."""
+    found = 0
+    for pid in (int(one.name) for one in Path("/proc").iterdir() if one.name.isdigit()):
+        with suppress(OSError):
+            pidfd = os.pidfd_open(pid)
+            try:
+                if Path(f"/proc/{pid}/cwd").resolve() == data.resolve():
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                    found += 1
+            finally:
+                os.close(pidfd)
+    return found
 
 
 def make_standby(data: Path, tools: Tools) -> None:

@@ -13,6 +13,7 @@ from understudy.core.errors import Refused
 from understudy.core.record import SyncConfig
 from understudy.drivers.base import DriverFault
 from understudy.drivers.postgres import control_file, settings
+from understudy.drivers.postgres.client import Session
 from understudy.drivers.postgres.process import FILES_S, POLL_S, Engine, until
 from understudy.drivers.postgres.tools import Tools
 
@@ -28,6 +29,7 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 """
 _SLOTS = "SELECT slot_name, active, restart_lsn IS NOT NULL FROM pg_replication_slots WHERE slot_type = 'physical'"
 _MARK = "SELECT pg_logical_emit_message(true, 'understudy', 'rule')"
+_WAITS = "SELECT FROM pg_stat_activity WHERE pid = $1::int AND wait_event = 'SyncRep'"
 _BEHIND = "SELECT pid FROM pg_stat_replication WHERE state = 'streaming' AND sent_lsn < $1::pg_lsn"
 
 
@@ -73,6 +75,8 @@ async def set_rule(engine: Engine, rule: SyncConfig) -> None:
     if now.proven == rule and now.rule == rule:
         return
     if not (now.proven is not None and now.rule == now.proven and now.rule.same_rule(rule)):
+        if rule.acks and not now.rule.acks:
+            await _raise_flag(engine)
         await engine.reload(rule=rule, proven=None)
         await _senders_go_by_it(engine)
     await engine.reload(rule=rule, proven=rule)
@@ -131,6 +135,26 @@ async def _role_and_epoch(engine: Engine) -> tuple[bool, int]:
     """Whether it is in recovery, and the epoch that stands in its configuration."""
     [[in_recovery, epoch]] = await engine.ask("SELECT pg_is_in_recovery(), current_setting('understudy.epoch', true)")
     return in_recovery == "t", int(epoch or 0)
+
+
+async def _raise_flag(engine: Engine) -> None:
+    """See to it that commits wait at all: with a rule that nobody fulfils, a commit of ours is seen to wait."""
+    await engine.reload(rule=settings.NOBODY_YET, proven=None)
+    await until(lambda: _a_commit_waits(engine))
+
+
+async def _a_commit_waits(engine: Engine) -> bool:
+    session = await Session.open(engine.conninfo("understudy rule"))
+    commit = asyncio.create_task(session.ask(f"SET synchronous_commit TO on; {_MARK}"))
+    try:
+        while not commit.done():
+            if await engine.ask(_WAITS, str(session.pid)):
+                return True
+            await asyncio.sleep(POLL_S)
+        return False
+    finally:
+        commit.cancel()
+        await asyncio.gather(commit, return_exceptions=True)
 
 
 async def _senders_go_by_it(engine: Engine) -> None:

@@ -101,10 +101,12 @@ class Place:
         return dict(self.peers).get(name)
 
 
-def configuration(place: Place, now: InForce) -> str:
-    """The main configuration file."""
+def configuration(place: Place, now: InForce, major: int) -> str:
+    """The main configuration file, for that major version."""
     lines = [_HEAD + json.dumps(_words(now)), "# Written by understudy; what you write here is lost."]
     lines += [f"{name} = {_quoted(value)}" for name, value in _DEFAULTS.items()]
+    if major >= 14:
+        lines.append("recovery_init_sync_method = 'syncfs'  # not each of thousands of files, before it even begins")
     lines.append(f"cluster_name = {_quoted(place.name)}")
     lines += ["# Yours:", f"include_if_exists = {_quoted(str(place.data / 'postgresql.conf'))}", "# Ours:"]
     lines += [f"{name} = {_quoted(value)}" for name, value in owned(place, now).items()]
