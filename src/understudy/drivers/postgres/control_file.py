@@ -9,6 +9,14 @@ from understudy.drivers.postgres import lsn
 from understudy.drivers.postgres.tools import Tools
 
 _DEADLINE_S = 5.0
+STANDBY_SETTINGS = {
+    "max_connections": "max_connections",
+    "max_worker_processes": "max_worker_processes",
+    "max_wal_senders": "max_wal_senders",
+    "max_prepared_transactions": "max_prepared_xacts",
+    "max_locks_per_transaction": "max_locks_per_xact",
+}
+"""What a standby must not have less of than its primary, and what pg_controldata calls it."""
 
 
 class State(StrEnum):
@@ -98,16 +106,7 @@ def parse(text: str) -> ControlFile:
             checksums=facts["Data page checksum version"] != "0",
             wal_log_hints=facts["wal_log_hints setting"] == "on",
             segment_bytes=int(facts["Bytes per WAL segment"]),
-            settings={
-                name: facts[f"{word} setting"]
-                for name, word in (
-                    ("max_connections", "max_connections"),
-                    ("max_worker_processes", "max_worker_processes"),
-                    ("max_wal_senders", "max_wal_senders"),
-                    ("max_prepared_transactions", "max_prepared_xacts"),
-                    ("max_locks_per_transaction", "max_locks_per_xact"),
-                )
-            },
+            settings={name: facts[f"{word} setting"] for name, word in STANDBY_SETTINGS.items()},
         )
     except (KeyError, ValueError) as error:
         raise Unreadable(f"pg_controldata prints something that is not understood ({error}).") from error

@@ -181,7 +181,6 @@ def _start_first(home: Home, job: Job, purpose: dict[str, str], password: str) -
         "--data-checksums",
         "--encoding=UTF8",
         f"--locale={LOCALE}",
-        "--no-instructions",
     ]
     job.start(home.tools, command, purpose)
 
