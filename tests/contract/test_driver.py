@@ -4,14 +4,10 @@ A driver joins with a `Bench`: three nodes of one cluster on an empty disk each,
 """
 
 import asyncio
-import shutil
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from tests.contract import postgres_bench
 from tests.contract.postgres_bench import PostgresBench
 
 from understudy.core.actions import (
@@ -125,25 +121,12 @@ class Hand:
         await self.bench.cluster(self.sync)
 
 
-@pytest.fixture(scope="session")
-def template() -> Iterator[Path]:
-    """A PostgreSQL cluster that was stopped in order: making one takes longer than a test."""
-    directory = Path(tempfile.mkdtemp(prefix="us-", dir="/tmp"))
-    try:
-        asyncio.run(postgres_bench.make_template(directory))
-        yield directory
-    finally:
-        shutil.rmtree(directory)
-
-
 @pytest.fixture(params=[POSTGRES, REDIS, MARIADB, "PostgreSQL"], ids=lambda one: getattr(one, "name", one))
 async def hand(request) -> AsyncIterator[Hand]:
     if isinstance(request.param, Flavour):
         yield Hand(FakeBench(request.param))
         return
-    if why := postgres_bench.missing():
-        pytest.skip(why)
-    bench = PostgresBench(await asyncio.to_thread(request.getfixturevalue, "template"))
+    bench = PostgresBench(await asyncio.to_thread(request.getfixturevalue, "stopped_cluster"))
     await bench.begin()
     try:
         yield Hand(bench)

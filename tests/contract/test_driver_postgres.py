@@ -1,0 +1,212 @@
+"""What PostgreSQL's driver must do beyond the suite of the port: hanging engines, people's hands, secrets, agents."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from tests.contract.postgres_bench import ANY_ONE, DEADLINE_MS, NODES, PASSWORD, A, B, C, PostgresBench, account
+
+from understudy.control.clock import SystemClock
+from understudy.control.cluster.guarded import GuardedEngine
+from understudy.core.actions import Action, Close, Follow, Freeze, Open, Promote, SetSync, Start
+from understudy.core.record import SyncConfig
+from understudy.core.report import Running
+from understudy.drivers.base import DriverFault, Observation
+from understudy.drivers.postgres import client, settings
+from understudy.drivers.postgres.driver import PostgresDriver
+from understudy.drivers.postgres.prober import PostgresProber
+from understudy.drivers.postgres.process import runs_unguarded
+
+PATIENCE_S = 20.0
+NOBODY = SyncConfig(frozenset(), 0)
+
+
+class Cluster:
+    """A leads b and c; orders as an agent gives them."""
+
+    def __init__(self, bench: PostgresBench) -> None:
+        self.bench = bench
+
+    async def do(self, kind: type[Action], name: str, epoch: int = 1, **words) -> None:
+        await self.bench.drivers[name].perform(kind(name, "born-1", epoch, DEADLINE_MS, **words))
+
+    async def see(self, name: str) -> Observation:
+        return await self.bench.drivers[name].observe()
+
+    async def until(self, name: str, condition) -> Observation:
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition(seen := await self.see(name)):  # noqa: ASYNC110  engines are looked at
+                await asyncio.sleep(0.02)
+        return seen
+
+    async def ask(self, name: str, sql: str) -> list[client.Row]:
+        """As the superuser, locally."""
+        return await client.once(self.bench.drivers[name]._engine.conninfo("test"), sql)
+
+    async def family(self, name: str) -> list[int]:
+        """The postmaster first, and all that it has started."""
+        pid = (await self.bench.processes[name].look()).pid
+        return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+
+
+@pytest.fixture
+async def cluster(stopped_cluster: Path) -> AsyncIterator[Cluster]:
+    bench = PostgresBench(stopped_cluster)
+    await bench.begin()
+    try:
+        await bench.cluster(ANY_ONE)
+        yield Cluster(bench)
+    finally:
+        await bench.end()
+
+
+async def test_stopped_postmaster(cluster: Cluster) -> None:
+    """A stopped postmaster is seen by the write that fails, though old sessions answer; the prober hears nothing."""
+    prober = PostgresProber(cluster.bench._service(A))
+    node = cluster.bench._service(A).node(A).node
+    assert await prober.answers(node)
+    assert not (await cluster.until(A, lambda seen: seen.writable)).write_fails
+    postmaster = (await cluster.family(A))[0]
+    os.kill(postmaster, signal.SIGSTOP)
+    try:
+        seen = await cluster.until(A, lambda seen: seen.write_fails)
+        assert (seen.running, seen.promoted_epoch) == (Running.UP, 1)
+        assert not await prober.answers(node)
+    finally:
+        os.kill(postmaster, signal.SIGCONT)
+    await cluster.until(A, lambda seen: not seen.write_fails)
+
+
+async def test_everything_stopped(cluster: Cluster) -> None:
+    """An engine that is stopped as a whole holds up no look, is closed all the same; a standby is frozen by death."""
+    await cluster.see(A)
+    await cluster.see(B)
+    for name in (A, B):
+        for pid in await cluster.family(name):
+            os.kill(pid, signal.SIGSTOP)
+    async with asyncio.timeout(PATIENCE_S):
+        seen = await cluster.until(A, lambda seen: seen.write_fails)
+        assert seen.position is None
+        await cluster.do(Freeze, B, 2)
+        await cluster.do(Close, A, 2)
+    assert [(await cluster.see(name)).running for name in (A, B)] == [Running.DEAD, Running.DEAD]
+
+
+async def test_agent_returns(cluster: Cluster) -> None:
+    """A new agent sees of a running engine all that the last one knew, and neither guard nor engine notices."""
+    await cluster.until(B, lambda seen: seen.position is not None)
+    before = [await cluster.see(name) for name in (A, B)]
+    pids = [(await cluster.family(name))[0] for name in (A, B)]
+    for name in (A, B):
+        await cluster.bench.drivers[name].close()
+        await cluster.bench.processes[name].close()
+        process = GuardedEngine(cluster.bench.root / f"guard-{name}", SystemClock())
+        cluster.bench.processes[name] = process
+        cluster.bench.drivers[name] = PostgresDriver(
+            cluster.bench._service(name),
+            name,
+            data=cluster.bench.data(name),
+            process=process,
+            account=account(),
+            password=PASSWORD,
+        )
+    primary = await cluster.see(A)
+    assert (primary.promoted_epoch, primary.writable, primary.sync) == (1, True, ANY_ONE)
+    assert primary.position.branches == before[0].position.branches
+    standby = await cluster.until(B, lambda seen: seen.streaming_from is not None)
+    assert standby.streaming_from == A
+    assert [(await cluster.family(name))[0] for name in (A, B)] == pids
+    await cluster.do(Freeze, B, 2)
+    assert (await cluster.see(B)).streaming_from is None
+
+
+async def test_old_sessions_do_not_get_in(cluster: Cluster) -> None:
+    """Whoever was in a standby before it was promoted is out, and nobody else comes in before it is opened."""
+    address = cluster.bench.addresses[B]
+    reader = await client.Session.open(
+        client.conninfo(host=address.host, port=address.port, user="postgres", dbname="postgres", password=PASSWORD)
+    )
+    assert await reader.ask("SELECT pg_is_in_recovery()") == [("t",)]
+    for name in (B, C):
+        await cluster.do(Freeze, name, 2)
+    await cluster.do(Close, A, 2)
+    await cluster.do(Promote, B, 2, sync=NOBODY)
+    with pytest.raises(client.SqlFault):
+        await reader.ask("INSERT INTO history (word) VALUES ('early')")
+    assert not await cluster.bench.write(B, "early, too")
+    await cluster.do(Open, B, 2)
+    assert await cluster.bench.write(B, "in time")
+    assert await cluster.bench.history(B) == ("in time",)
+
+
+async def test_rule_out_of_nothing(cluster: Cluster) -> None:
+    """From the moment in which a rule is reported, no commit is acknowledged without it, also where there was none."""
+    await cluster.do(SetSync, A, sync=NOBODY)
+    for name in (B, C):
+        await cluster.do(Close, name, 2)
+    assert await cluster.bench.write(A, "nobody is asked")
+    await cluster.do(SetSync, A, sync=ANY_ONE)
+    assert (await cluster.see(A)).sync == ANY_ONE
+    assert not await cluster.bench.write(A, "somebody is asked")
+    assert (await cluster.until(A, lambda seen: seen.starved)).writable
+
+
+async def test_overruled(cluster: Cluster) -> None:
+    """A rule that somebody overrules by ALTER SYSTEM is told, and never reported as in force."""
+    await cluster.ask(A, "ALTER SYSTEM SET synchronous_standby_names TO ''")
+    with pytest.raises(DriverFault, match="ALTER SYSTEM RESET synchronous_standby_names"):
+        await cluster.do(SetSync, A, sync=SyncConfig(frozenset({B}), 1, 5))
+    assert (await cluster.see(A)).sync is None
+
+
+async def test_started_by_hand(cluster: Cluster) -> None:
+    """Data that a person starts by hand takes no writes; it is not started twice; and closing ends it too."""
+    bench = cluster.bench
+    await cluster.do(Close, A, 2)
+    tools = bench.drivers[A]._tools()
+    command = [tools.path("postgres"), "-D", str(bench.data(A)), "-c", f"config_file={bench.data(A)}/postgresql.conf"]
+    own = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={bench.data(A).with_name('data.understudy')}/run"]
+    by_hand = await asyncio.create_subprocess_exec(
+        *command,
+        *own,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+        **tools.account.spawning(),
+    )
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while runs_unguarded(bench.data(A)) is None:  # noqa: ASYNC110  it tells nobody
+                await asyncio.sleep(0.02)
+        with pytest.raises(DriverFault, match="by our hand"):
+            await cluster.see(A)
+        with pytest.raises(DriverFault, match="by our hand"):
+            await cluster.do(Start, A, 2)
+        await cluster.do(Close, A, 2)
+        assert await asyncio.wait_for(by_hand.wait(), PATIENCE_S) == -signal.SIGKILL
+    finally:
+        if by_hand.returncode is None:
+            by_hand.kill()
+            await by_hand.wait()
+    assert (await cluster.see(A)).running is Running.DEAD
+
+
+async def test_no_secret_in_sight(cluster: Cluster) -> None:
+    """No password, and nothing made of one, is in a process's arguments or environment, a log, or a file for others."""
+    secrets = (PASSWORD, settings.role_password(PASSWORD))
+    await cluster.do(Freeze, B, 2)
+    await cluster.do(Follow, B, 2, source=A)
+    seen = []
+    for name in NODES:
+        for pid in await cluster.family(name):
+            seen += [Path(f"/proc/{pid}/{part}").read_text(errors="replace") for part in ("cmdline", "environ")]
+        seen += _files(cluster.bench.drivers[name]._place.ours)
+    assert not [text for text in seen if any(secret in text for secret in secrets)]
+
+
+def _files(run: Path) -> list[str]:
+    """What others may see of our files."""
+    assert run.stat().st_mode & 0o077 == 0
+    return [(run / part).read_text() for part in ("postgres.log", "postgresql.conf", "pg_hba.conf")]
