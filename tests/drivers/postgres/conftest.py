@@ -37,7 +37,7 @@ def template() -> Iterator[Path]:
     a, b = Engine("a", root), Engine("b", root)
     try:
         asyncio.run(copying.bootstrap(a.home, "boss", PASSWORD, patience_s=PATIENCE_S))
-        branches.position(branches.Log.of(a.data), 1, 1 << 60, a.tools.account)  # from here on its history is ours
+        branches.position(branches.Log.of(a.data), 1, 1 << 60, a.tools.account, first=True)
         with (a.data / "pg_hba.conf").open("a") as hba:
             hba.write("host replication boss all scram-sha-256\n")
         a.start()

@@ -21,9 +21,11 @@ FAR = 1 << 60
 
 async def where(engine: Engine) -> Position:
     """Its history, as the driver would say it."""
-    control = await control_file.read(engine.tools, engine.data)
     log = branches.Log.of(engine.data)
-    timeline = max(control.newest_timeline, *log.timelines())
+    if engine.process is None:
+        timeline = (await control_file.read(engine.tools, engine.data)).newest_timeline
+    else:
+        timeline = int(engine.value("SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"), 16)
     return branches.position(log, timeline, FAR, engine.tools.account)
 
 
@@ -126,12 +128,26 @@ async def test_stopped_in_order_with_more(a: Engine, b: Engine) -> None:
     follows(a, b)
 
 
-async def test_cut(a: Engine, b: Engine, c: Engine) -> None:
+async def test_stale_history(a: Engine, b: Engine) -> None:
+    """What a node heard of a timeline that came to nothing does not lead it astray when another gets its number."""
+    b.caught_up(a)
+    a.stop()
+    b.promote()
+    stale = a.data / "pg_wal" / "00000002.history"
+    stale.write_text("1\t0/1000028\tno recovery target specified\n")
+    a.tools.account.give(stale)
+    assert await rejoin(a, b) is Rung.AS_IS
+    follows(a, b)
+
+
+async def test_cut(a: Engine, b: Engine, c: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A standby that received more than was ever used, and had not replayed it, is cut, not copied."""
     b.caught_up(a)
     b.stop()
     c.rows("SELECT pg_wal_replay_pause()")
     only_here = write(a, 100, 30)
+    a.rows("SELECT pg_switch_wal()")
+    only_here |= write(a, 200, 3)
     end = a.value("SELECT pg_current_wal_lsn()")
     c_has = f"SELECT pg_last_wal_receive_lsn() >= '{end}'"
     until(lambda: c.value(c_has) == "True", "c has received it")
@@ -139,6 +155,10 @@ async def test_cut(a: Engine, b: Engine, c: Engine) -> None:
     a.crash()
     b.start(standby=True)
     b.promote()
+    monkeypatch.setattr("understudy.drivers.postgres.rejoin._blank", _stumble)
+    with pytest.raises(OSError, match="killed"):
+        await rejoin(c, b)
+    monkeypatch.undo()
     assert await rejoin(c, b) is Rung.CUT
     assert {one.xid for one in reports(c.data)[0].transactions} == only_here
     assert await rejoin(c, b) is Rung.AS_IS, "done again, there is nothing left to do"
@@ -294,6 +314,10 @@ async def test_source_without_checkpoint() -> None:
 
     await _see_checkpoint(Source("b", "", ask))
     assert asked[-1] == "CHECKPOINT"
+
+
+def _stumble(*_: object) -> None:
+    raise OSError("killed")
 
 
 def _diverge(a: Engine, b: Engine) -> set[int]:
