@@ -1,0 +1,416 @@
+"""PostgreSQL on test hosts, kept by real agents: three hosts with an etcd member and an engine each, and a router.
+
+Used by fault tests and benches. `Ground` is what every manager of engines stands on: the hosts, etcd, a folder, and the
+faults that need no knowledge of the manager; bench/patroni.py puts a peer on the same. `PgHosts` is understudy on it.
+
+    with PgHosts() as pg:                         # h1, h2, h3: nodes a, b, c; h4: the router
+        with pg.ledger() as ledger:               # writers on the write port, here
+            struck_s = pg.kill_postmaster(pg.primary())
+            ledger.wait_over(struck_s, least_s=3)
+        assert not ledger.audit().lost
+
+Needs root. Everything is gone at the end, whatever happened; what a SIGKILLed owner leaves, the next one sweeps away.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.hosts import HERE, Host, Hosts
+from tests.hosts import missing as missing_hosts
+from tests.ledger import Failed, Ledger
+
+ENGINES = ("h1", "h2", "h3")
+ROUTER = "h4"
+NODES = {"a": "h1", "b": "h2", "c": "h3"}
+SERVICE = "orders"
+ENGINE_PORT, WRITE, READ = 5432, 7432, 7433
+ETCD, ETCD_PEERS = 2379, 2380
+HEARTBEAT_MS, ELECTION_MS = 50, 500
+"""Of etcd: its defaults (100, 1000) are for members that are far from each other."""
+START_S = 90.0
+MEMORY, DISK = Path("/dev/shm"), Path("/tmp")
+
+
+def missing() -> str | None:
+    """Why there can be no such hosts here, in words; None when there can."""
+    lacking = [program for program in ("etcd", "haproxy") if shutil.which(program) is None]
+    return missing_hosts() or (f"these hosts need {' and '.join(lacking)}" if lacking else None)
+
+
+def wait_until(true: Callable[[], bool], what: str, patience_s: float = START_S, every_s: float = 0.1) -> None:
+    """Wait for it. TimeoutError that says for what."""
+    give_up_s = time.monotonic() + patience_s
+    while not true():
+        if time.monotonic() > give_up_s:
+            raise TimeoutError(f"after {patience_s:.0f} s still not: {what}")
+        time.sleep(every_s)
+
+
+class Ground:
+    """Four test hosts with etcd on the first three. A context manager; `memory`: files lie in memory, not on disk.
+
+    The three hosts share this machine's disk, which real hosts would not.
+    """
+
+    def __init__(self, *, memory: bool = True) -> None:
+        parent = MEMORY if memory else DISK
+        _sweep(parent)
+        self.memory = memory
+        self.folder = Path(tempfile.mkdtemp(prefix=f"us-pg-{os.getpid()}-", dir=parent))
+        self.folder.chmod(0o755)  # engines run as a user of their own, and must be able to pass
+        self._members: dict[str, subprocess.Popen[Any]] = {}
+        try:
+            self.hosts = Hosts(*ENGINES, ROUTER)
+        except BaseException:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start everything and wait until it is in order."""
+        self.start_etcd()
+
+    def close(self) -> None:
+        """End everything; may be called again."""
+        self.hosts.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    # --- etcd ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def endpoints(self) -> list[str]:
+        """IP:PORT of the members' clients' side."""
+        return [f"{self.hosts[host].address}:{ETCD}" for host in ENGINES]
+
+    def start_etcd(self, *hosts: str) -> None:
+        """Start the members of these hosts (none named: of all) and wait until they have a leader."""
+        for host in hosts or ENGINES:
+            self._start_member(host)
+        wait_until(lambda: self.etcd_leader() is not None, "etcd has a leader")
+
+    def _start_member(self, name: str) -> None:
+        host = self.hosts[name]
+        home = self.folder / "etcd" / name
+        home.mkdir(parents=True, exist_ok=True)
+        everybody = ",".join(f"{each}=http://{self.hosts[each].address}:{ETCD_PEERS}" for each in ENGINES)
+        url, peers = f"http://{host.address}:{ETCD}", f"http://{host.address}:{ETCD_PEERS}"
+        argv = ["etcd", "--name", name, "--data-dir", str(home / "data"), "--log-level", "warn"]
+        argv += ["--listen-client-urls", url, "--advertise-client-urls", url]
+        argv += ["--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers]
+        argv += ["--initial-cluster", everybody, "--experimental-watch-progress-notify-interval=1s"]
+        argv += [f"--heartbeat-interval={HEARTBEAT_MS}", f"--election-timeout={ELECTION_MS}"]
+        argv += ["--enable-v2=false"]
+        with (home / "log").open("ab") as log:
+            self._members[name] = host.start(argv, stdout=log, stderr=log)
+
+    def kill_etcd(self, *hosts: str) -> None:
+        """SIGKILL the members of these hosts (none named: of all); start_etcd brings them back with what they had."""
+        for host in hosts or ENGINES:
+            self._members[host].kill()
+            self._members[host].wait()
+
+    def wipe_etcd(self) -> None:
+        """Kill all members and forget all that they had."""
+        self.kill_etcd()
+        shutil.rmtree(self.folder / "etcd")
+
+    def etcd_leader(self) -> str | None:
+        """The host whose member leads, by the members' own words; None when they do not agree on one."""
+        leaders: set[str] = set()
+        ids: dict[str, str] = {}
+        for name in ENGINES:
+            if self._members[name].poll() is None:
+                try:
+                    said = self._etcd(name, "maintenance/status", {})
+                except (OSError, ValueError):
+                    continue
+                ids[said["header"]["member_id"]] = name
+                leaders.add(said.get("leader", "0"))
+        return ids.get(leaders.pop()) if len(leaders) == 1 else None
+
+    def move_etcd_leader(self, host: str) -> None:
+        """Let this host's member lead."""
+        leader = self.etcd_leader()
+        if leader not in (None, host):
+            wanted = self._etcd(host, "maintenance/status", {})["header"]["member_id"]
+            self._etcd(leader, "maintenance/transfer-leadership", {"targetID": wanted})
+        wait_until(lambda: self.etcd_leader() == host, f"etcd is led from {host}", 10)
+
+    def _etcd(self, host: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        request = urllib.request.Request(
+            f"http://{self.hosts[host].address}:{ETCD}/v3/{path}", json.dumps(body).encode(), method="POST"
+        )
+        with urllib.request.urlopen(request, timeout=2) as answer:
+            return dict(json.loads(answer.read()))
+
+    # --- faults; each answers when it was about to strike, by the monotonic clock ----------------------------------------
+
+    def link_down(self, host: str) -> float:
+        """Pull the host's cable."""
+        struck_s = time.monotonic()
+        self.hosts[host].link_down()
+        return struck_s
+
+    def link_up(self, host: str) -> None:
+        """Put it back."""
+        self.hosts[host].link_up()
+
+    def cut(self, sender: str, receivers: Sequence[str]) -> float:
+        """What the one sends to the others is lost; the other way still works. `mend` takes it back."""
+        struck_s = time.monotonic()
+        for receiver in receivers:
+            self.hosts.cut(sender, receiver)
+        return struck_s
+
+    def lose(self, host: str, percent: int) -> float:
+        """That share of all packets from and to the host is lost. `mend` takes it back."""
+        struck_s = time.monotonic()
+        for other in self.others(host):
+            self.hosts.lose(host, other, percent)
+            self.hosts.lose(other, host, percent)
+        return struck_s
+
+    def mend(self) -> None:
+        """Take back cuts and losses, not pulled cables."""
+        self.hosts.mend()
+
+    def others(self, host: str) -> list[str]:
+        """All other hosts, and us."""
+        return [each for each in (*ENGINES, ROUTER, HERE) if each != host]
+
+
+class PgHosts(Ground):
+    """understudy with a three-node PostgreSQL on it. `service` is more YAML for it, four spaces deep.
+
+    durability: `zero_loss`, or `{max_loss: 1MiB}`.
+    """
+
+    def __init__(
+        self, *, durability: str = "zero_loss", lease: str = "4s", memory: bool = True, service: str = ""
+    ) -> None:
+        super().__init__(memory=memory)
+        self.agents: dict[str, subprocess.Popen[Any]] = {}
+        self.spec = self.folder / "spec.yaml"
+        self.spec.write_text(self._spec(durability, lease, service))
+
+    def start(self) -> None:
+        """Start everything and wait until it is in order."""
+        super().start()
+        for host in (*ENGINES, ROUTER):
+            self.start_agent(host)
+        self.wait_steady()
+
+    def _spec(self, durability: str, lease: str, service: str) -> str:
+        addresses = ", ".join(f"{host.name}: {host.address}" for host in self.hosts)
+        endpoints = ", ".join(f'"{endpoint}"' for endpoint in self.endpoints)
+        nodes = "".join(
+            f"      - {{name: {node}, host: {host}, address: '{self.hosts[host].address}:{ENGINE_PORT}', "
+            f"data: {SERVICE}/{node}}}\n"
+            for node, host in NODES.items()
+        )
+        return (
+            "cluster: test\n"
+            f"store: {{etcd: {{endpoints: [{endpoints}]}}}}\n"
+            f"hosts: {{{addresses}}}\n"
+            f"routers: [{ROUTER}]\n"
+            "services:\n"
+            f"  {SERVICE}:\n"
+            "    kind: postgres\n"
+            f"    listen: {{write: 0.0.0.0:{WRITE}, read: 0.0.0.0:{READ}}}\n"
+            f"    durability: {durability}\n"
+            f"    failover: {{lease: {lease}}}\n"
+            f"    nodes:\n{nodes}{service}"
+        )
+
+    # --- agents ---------------------------------------------------------------------------------------------------------
+
+    def start_agent(self, host: str) -> None:
+        """Start the agent of that host; what it says is in FOLDER/HOST.out."""
+        argv = [str(Path(sys.executable).parent / "understudy"), "agent", str(self.spec), "--host", host]
+        with (self.folder / f"{host}.out").open("ab") as log:
+            self.agents[host] = self.hosts[host].start(
+                [*argv, "--state-dir", str(self.state(host))], stdout=log, stderr=log
+            )
+
+    def end_agent(self, host: str) -> None:
+        """Let it end in order (SIGTERM), and wait."""
+        self.agents[host].terminate()
+        self.agents[host].wait(30)
+
+    def kill_agent(self, host: str) -> float:
+        """SIGKILL it; its engine and router go on."""
+        struck_s = time.monotonic()
+        self.agents[host].kill()
+        self.agents[host].wait()
+        return struck_s
+
+    def state(self, host: str) -> Path:
+        """The state directory of that host's agent."""
+        return self.folder / host
+
+    def said(self) -> str:
+        """The end of what each agent has said, for whoever wonders why a test failed."""
+        outputs = ((host, self.folder / f"{host}.out") for host in (*ENGINES, ROUTER))
+        return "\n".join(f"{host}:\n{file.read_text()[-3000:]}" for host, file in outputs if file.exists())
+
+    def ask(self, path: str, body: dict[str, Any] | None = None, *, of: str = ROUTER, patience_s: float = 5.0) -> Any:
+        """Ask the API of that host's agent, as a person there would. OSError when it does not answer."""
+
+        def fetch() -> Any:
+            data = json.dumps(body).encode() if body is not None else None
+            request = urllib.request.Request(f"http://127.0.0.1:8600/api/v1/{path}", data)
+            request.add_header("Content-Type", "application/json")
+            with urllib.request.urlopen(request, timeout=patience_s) as answer:
+                return json.loads(answer.read())
+
+        try:
+            return self.hosts[of].inside(fetch)
+        except urllib.error.HTTPError as refusal:
+            raise OSError(refusal.read().decode(errors="replace")) from None
+
+    def cluster(self, of: str = ROUTER) -> dict[str, Any]:
+        """The cluster's part of `status`."""
+        return dict(self.ask("status", of=of)["clusters"][0])
+
+    def primary(self, of: str = ROUTER) -> str:
+        """The node that is primary by the record; empty when there is none."""
+        return self.cluster(of)["primary"] or ""
+
+    def is_steady(self, of: str = ROUTER) -> bool:
+        """Whether there is a primary, everybody follows it, and nothing is under way."""
+        try:
+            seen = self.cluster(of)
+        except OSError:
+            return False
+        roles = sorted(node["role"] for node in seen["nodes"])
+        well = all(node["health"] == "up" for node in seen["nodes"])
+        return seen["phase"] == "steady" and seen["health"] == "up" and well and roles == ["primary", *2 * ["standby"]]
+
+    def wait_steady(self, patience_s: float = START_S) -> None:
+        """Wait until all is well and clients can write."""
+        try:
+            wait_until(self.is_steady, "the cluster is steady", patience_s)
+            wait_until(self.accepts_writes, "the write port accepts writes", 20)
+        except TimeoutError as late:
+            raise TimeoutError(f"{late}\n{self.said()}") from None
+
+    def switchover(self, to: str) -> float:
+        """Order it and wait for its end."""
+        struck_s = time.monotonic()
+        order = {"kind": "switchover", "node": to}
+        self.ask(f"services/{SERVICE}/wishes", order, patience_s=60)
+        return struck_s
+
+    # --- clients --------------------------------------------------------------------------------------------------------
+
+    @property
+    def conninfo(self) -> str:
+        """Of the write port, as superuser."""
+        return self._conninfo(self.hosts[ROUTER].address, WRITE)
+
+    def conninfo_of(self, node: str) -> str:
+        """Of one engine, past the router."""
+        return self._conninfo(self.hosts[NODES[node]].address, ENGINE_PORT)
+
+    def _conninfo(self, address: str, port: int) -> str:
+        return f"host={address} port={port} user=postgres passfile={self.state(ROUTER)}/{SERVICE}.pgpass"
+
+    def accepts_writes(self) -> bool:
+        """Whether the table of the ledger can be made anew."""
+        try:
+            Ledger.prepare(self.conninfo)
+        except Failed:
+            return False
+        return True
+
+    def ledger(self, **options: Any) -> Ledger:
+        """Writers on the write port, with an empty table."""
+        Ledger.prepare(self.conninfo)
+        return Ledger(self.conninfo, **options)
+
+    # --- faults -----------------------------------------------------------------------------------------------------------
+
+    def data(self, node: str) -> Path:
+        """The node's data directory."""
+        return self.state(NODES[node]) / "data" / SERVICE / node
+
+    def postmaster(self, node: str) -> int:
+        """Its pid. FileNotFoundError when the engine is down."""
+        return int((self.data(node) / "postmaster.pid").read_text().split()[0])
+
+    def backends(self, node: str) -> list[int]:
+        """The pids of the engine's other processes."""
+        postmaster = self.postmaster(node)
+        return [int(pid) for pid in Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()]
+
+    def kill_postmaster(self, node: str) -> float:
+        """SIGKILL the postmaster alone."""
+        pid, struck_s = self.postmaster(node), time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        return struck_s
+
+    def freeze_postmaster(self, node: str) -> float:
+        """SIGSTOP the postmaster alone; `thaw` lets it go on."""
+        return _signal([self.postmaster(node)], signal.SIGSTOP)
+
+    def freeze_engine(self, node: str) -> float:
+        """SIGSTOP all of the engine."""
+        return _signal([self.postmaster(node), *self.backends(node)], signal.SIGSTOP)
+
+    def freeze_agent(self, host: str) -> float:
+        """SIGSTOP the agent alone."""
+        return _signal([self.agents[host].pid], signal.SIGSTOP)
+
+    def freeze_host(self, host: str) -> float:
+        """SIGSTOP everything on the host, like a virtual machine that is paused."""
+        return _signal(self.hosts[host].pids(), signal.SIGSTOP)
+
+    def thaw(self, host: str) -> None:
+        """SIGCONT everything on the host."""
+        _signal(self.hosts[host].pids(), signal.SIGCONT)
+
+    def host_of(self, node: str) -> Host:
+        """The host of a node."""
+        return self.hosts[NODES[node]]
+
+
+def _signal(pids: Sequence[int], number: int) -> float:
+    struck_s = time.monotonic()
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.kill(pid, number)
+    return struck_s
+
+
+def _sweep(parent: Path) -> None:
+    """Remove the folders of owners that are gone."""
+    for folder in parent.glob("us-pg-*"):
+        owner = re.match(r"us-pg-(\d+)-", folder.name)
+        if owner and not Path("/proc", owner[1]).exists():
+            shutil.rmtree(folder, ignore_errors=True)
