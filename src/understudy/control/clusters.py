@@ -207,10 +207,10 @@ class Clusters:
 
     # --- what other agents and routers ask ----------------------------------------------------------------------------
 
-    def may_serve(self, cluster: str, node: str, role: str) -> bool:
-        """Whether that node may be sent what the role is for (`primary` or `standby`)."""
+    def may_serve(self, cluster: str, node: str, role: str) -> bool | None:
+        """Whether that node may be sent what the role is for (`primary` or `standby`); None when it is not known."""
         one = next((each for name, each in self._running.items() if name == cluster), None)
-        return one is not None and one.loop.may_serve(node, role, one.service.max_lag_bytes)
+        return False if one is None else one.loop.may_serve(node, role, one.service.max_lag_bytes)
 
     async def promise(self, node: str, request: PromiseRequest) -> bool:
         """Whether that node of ours promises."""

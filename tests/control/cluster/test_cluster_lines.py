@@ -24,7 +24,9 @@ class Known:
         self.promises = promises
         self.asked: list[tuple[str, PromiseRequest]] = []
 
-    def may_serve(self, cluster: str, node: str, role: str) -> bool:
+    def may_serve(self, cluster: str, node: str, role: str) -> bool | None:
+        if node == "new":
+            return None
         return (cluster, node, role) == ("orders", "a", "primary")
 
     async def promise(self, node: str, request: PromiseRequest) -> bool:
@@ -81,10 +83,11 @@ def test_an_old_answer_is_no_answer_to_a_new_question() -> None:
 
 
 async def test_roles_are_told_in_the_words_of_an_agent_check(address: Address) -> None:
-    """`up` for who may be sent work, `down` for anybody else, an empty line for what is no request."""
+    """`up` for who may be sent work, `down` for anybody else, no word where nobody knows yet."""
     async with listening(address, Known(), KEY):
         assert await said(address, b"role orders a primary\n") == b"up\n"
         assert await said(address, b"role orders b primary\n") == b"down\n"
+        assert await said(address, b"role orders new primary\n") == b""
         assert await said(address, b"role \xff\xfe b primary\n") == b"down\n"
         assert await said(address, b"GET / HTTP/1.0\n") == b"\n"
         assert await said(address, b"promise zz 00\n") == b"\n"

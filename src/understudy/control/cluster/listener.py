@@ -19,15 +19,15 @@ from understudy.core.text import Address, Name
 
 READ_S = 2.0
 """How long a caller may take to say its line."""
-UP, DOWN = b"up\n", b"down\n"
-"""HAProxy's words for an agent-check."""
+ROLE_WORDS = {True: b"up\n", False: b"down\n", None: b""}
+"""HAProxy's words for an agent-check; where nothing is said, it leaves the server as it is."""
 
 
 class Answering(Protocol):
     """Who knows."""
 
-    def may_serve(self, cluster: str, node: str, role: str) -> bool:
-        """Whether the node may be sent what that role is for, now."""
+    def may_serve(self, cluster: str, node: str, role: str) -> bool | None:
+        """Whether the node may be sent what that role is for, now; None when that is not known yet."""
         ...
 
     async def promise(self, node: str, request: PromiseRequest) -> bool:
@@ -74,7 +74,7 @@ async def _answer(said: bytes, answering: Answering, key: bytes) -> bytes:
     try:
         request = line.read(said, key)
         if isinstance(request, line.RoleCheck):
-            return UP if answering.may_serve(request.cluster, request.node, request.role) else DOWN
+            return ROLE_WORDS[answering.may_serve(request.cluster, request.node, request.role)]
         promised = await answering.promise(request.node, request.request)
         return line.answer(line.Granted(request.node, request.nonce, promised), key)
     except Refused as refusal:

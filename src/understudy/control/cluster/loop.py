@@ -146,14 +146,22 @@ class ClusterLoop:
         """All that is seen of the cluster from here: what a decision would rest on."""
         return self.steward.look(self._ports.clock.now().boot_s)
 
-    def may_serve(self, node: str, role: str, max_lag_bytes: int) -> bool:
-        """Whether a node of ours may be sent writes (`primary`) or reads (`standby`), by this host's own clock."""
+    def may_serve(self, node: str, role: str, max_lag_bytes: int) -> bool | None:
+        """Whether a node of ours may be sent writes (`primary`) or reads (`standby`), by this host's own clock.
+
+        None: an agent that has just begun does not know yet, and must not take clients away from a healthy engine,
+        whose guard has its deadline all the same.
+        """
         keeper = next((one for one in self._keepers if one.state.name == node), None)
-        report = keeper.state.report if keeper is not None else None
-        if keeper is None or report is None:
+        if keeper is None:
             return False
+        report = keeper.state.report
+        if report is None or not self._mirror.ready:
+            return None
         if role == "primary":
             lease = keeper.state.lease
+            if report.writable and not lease.epoch:
+                return None
             ours = lease.epoch == report.promoted_epoch and lease.deadline_s > self._ports.clock.now().boot_s
             return ours and report.writable
         behind = lag_bytes(self.look(), report.node)
