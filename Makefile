@@ -1,6 +1,6 @@
 # Every task has one name. `make up` and `make test` are the two that a newcomer needs.
 PY := .venv/bin/python
-SPEC ?= examples/web.yaml
+SPEC ?= examples/shop.yaml
 STATE ?= .state
 
 RUNS ?= 200
