@@ -451,7 +451,6 @@ def _finish_rewind(home: Home, job: Job) -> None:
             raise _rewind_fault(home, why, killed=killed)
         raise NeedsRebuild(f"{home.node} is unusable, because its rewind ended in the middle: {why}")
     copying.keep_own_files(places.own_files, home.data)
-    _forget_slots(home.data / "pg_replslot")
     copying.finish_standby(home, home.data)
     _unmark(home, job)
 
@@ -466,13 +465,6 @@ def _unmark(home: Home, job: Job) -> None:
     beside.remove(home.places.unusable)
     beside.clear(home.places, home.places.own_files)
     job.forget()
-
-
-def _forget_slots(directory: Path) -> None:
-    """Slots say what others still need of a log that is no longer ours."""
-    for slot in directory.iterdir():
-        shutil.rmtree(slot)
-    beside.flush(directory)
 
 
 def _no_process(data: Path) -> None:
