@@ -19,7 +19,7 @@ from pathlib import Path
 
 from understudy.core.lineage import Branch, Position
 from understudy.drivers.base import DriverFault
-from understudy.drivers.postgres import lsn
+from understudy.drivers.postgres import lsn, theirs
 from understudy.drivers.postgres.tools import Account
 
 KEPT = "understudy.lineage"
@@ -187,13 +187,13 @@ def learn(data: Path, told: str, account: Account, offset: int | None = None) ->
     offset: how far ours goes, where the other may have been on a newer timeline already when it told.
     """
     log = Log.of(data)
-    theirs: dict[str, str] = json.loads(told)
+    others: dict[str, str] = json.loads(told)
     path = data / KEPT
     ours: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if offset is not None:
         line = {str(number) for number, _ in _line(log, _own_timeline(log, offset))}
-        theirs = {number: word for number, word in theirs.items() if number in line}
-    _keep(log, theirs | ours, account)
+        others = {number: word for number, word in others.items() if number in line}
+    _keep(log, others | ours, account)
 
 
 def forget(log: Log, timeline: int, account: Account) -> None:
@@ -236,11 +236,4 @@ def _ids(log: Log, account: Account, *, first: bool) -> dict[str, str]:
 
 
 def _keep(log: Log, ids: Mapping[str, str], account: Account) -> None:
-    path = log.data / KEPT
-    new = path.with_name(f"{KEPT}.tmp")
-    with new.open("w", encoding="utf-8") as file:
-        json.dump(ids, file)
-        file.flush()
-        os.fsync(file.fileno())
-    account.give(new)
-    new.replace(path)
+    theirs.put(log.data / KEPT, json.dumps(dict(ids)), account, flush=True)

@@ -8,7 +8,6 @@ RULES
 """
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,7 +19,7 @@ from understudy.core.record import SyncConfig
 from understudy.core.report import Running
 from understudy.core.text import Name
 from understudy.drivers.base import DriverFault, Observation
-from understudy.drivers.postgres import branches, control_file, copying, lsn, settings
+from understudy.drivers.postgres import branches, control_file, copying, lsn, settings, theirs
 from understudy.drivers.postgres.aside import Aside
 from understudy.drivers.postgres.branches import Log
 from understudy.drivers.postgres.client import Row, once
@@ -322,10 +321,8 @@ class Sight:
 
     def _touch(self) -> None:
         """Write a few bytes beside the data, and have them on the disk."""
-        with (self._engine.place.ours / "witness").open("wb") as file:
-            file.write(b"%d\n" % time.monotonic_ns())
-            file.flush()
-            os.fsync(file.fileno())
+        place = self._engine.place
+        theirs.put(place.ours / "witness", f"{time.monotonic_ns()}\n", self._tools().account, flush=True)
 
 
 def _said(row: Row) -> Said:

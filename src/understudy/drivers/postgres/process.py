@@ -15,7 +15,7 @@ from typing import Any
 
 from understudy.core.errors import Refused
 from understudy.drivers.base import DriverFault, EngineProcess, EngineState, OsUser
-from understudy.drivers.postgres import beside, binaries, settings
+from understudy.drivers.postgres import beside, binaries, settings, theirs
 from understudy.drivers.postgres.aside import Aside
 from understudy.drivers.postgres.client import Row, Session, conninfo
 from understudy.drivers.postgres.settings import InForce, Place
@@ -166,10 +166,9 @@ class Engine:
 
     def _write(self, now: InForce) -> None:
         place, account = self.place, self._tools().account
-        theirs = place.data / "pg_hba.conf"
         try:
             beside.prepare(beside.of(place.data), account)
-            text = theirs.read_text(encoding="utf-8", errors="replace") if theirs.exists() else ""
+            text = theirs.read(place.data / "pg_hba.conf", account)
             _put(place.passwords, settings.passwords(place, self._password), account)
             _put(place.hba, settings.hba(place, now, text), account)
             if now.source is None:
@@ -305,26 +304,15 @@ def _kill_on(data: Path) -> int:
 
 def make_standby(data: Path, tools: Tools) -> None:
     """See to it that whatever starts on this data is a standby."""
-    path = data / "standby.signal"
-    if not path.exists():
-        path.touch(mode=0o600)
-        tools.account.give(path)
+    if theirs.make(data / "standby.signal", tools.account):
         beside.flush(data)
 
 
 def _put(path: Path, text: str, account: Account) -> None:
-    """Replace a small file when it is another, readable by the engine's user alone.
-
-    Not flushed: every start of an engine writes all of them anew.
-    """
+    """Replace a small file where it is another. Not flushed: every start of an engine writes all of them anew."""
     try:
         if path.read_text(encoding="utf-8") == text:
             return
     except (FileNotFoundError, UnicodeDecodeError):
         pass
-    new = path.with_name(path.name + ".tmp")
-    new.touch(mode=0o600)
-    account.give(new)
-    with new.open("w", encoding="utf-8") as file:
-        file.write(text)
-    new.replace(path)
+    theirs.put(path, text, account, flush=False)

@@ -93,8 +93,8 @@ class Place:
 
     @property
     def log(self) -> Path:
-        """What the engine prints."""
-        return self.ours / "postgres.log"
+        """What the engine prints: not among what is the engine's user's own, for it is the guard who opens it."""
+        return self.ours.with_name("postgres.log")
 
     def peer(self, name: Name) -> Address | None:
         """Where that node listens."""
