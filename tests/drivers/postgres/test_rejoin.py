@@ -13,6 +13,7 @@ from understudy.core.lineage import Position
 from understudy.drivers.base import DriverFault, NeedsRebuild
 from understudy.drivers.postgres import branches, control_file, copying
 from understudy.drivers.postgres.home import Source
+from understudy.drivers.postgres.job import Job
 from understudy.drivers.postgres.rejoin import Ladder, Rung, _see_checkpoint, reports
 from understudy.drivers.postgres.tools import Tools
 
@@ -155,10 +156,11 @@ async def test_cut(a: Engine, b: Engine, c: Engine, monkeypatch: pytest.MonkeyPa
     a.crash()
     b.start(standby=True)
     b.promote()
-    monkeypatch.setattr("understudy.drivers.postgres.rejoin._blank", _stumble)
-    with pytest.raises(OSError, match="killed"):
-        await rejoin(c, b)
-    monkeypatch.undo()
+    for step in ("beside.remove", "_blank"):
+        monkeypatch.setattr(f"understudy.drivers.postgres.rejoin.{step}", _stumble)
+        with pytest.raises(OSError, match="killed"):
+            await rejoin(c, b)
+        monkeypatch.undo()
     assert await rejoin(c, b) is Rung.CUT
     assert {one.xid for one in reports(c.data)[0].transactions} == only_here
     assert await rejoin(c, b) is Rung.AS_IS, "done again, there is nothing left to do"
@@ -218,6 +220,18 @@ async def test_rewind_outlives_its_caller(a: Engine, b: Engine) -> None:
     assert "goes on by itself" in said
     assert rung is Rung.REWOUND
     follows(a, b)
+
+
+async def test_recovery_leaves_a_standby(a: Engine, b: Engine) -> None:
+    """However it goes on, the data that was recovered starts as nothing but a standby."""
+    _diverge(a, b)
+    (a.data / "standby.signal").touch()
+    with pytest.raises(DriverFault, match="crash recovery; it goes on"):
+        await rejoin(a, b, patience_s=0.0)
+    job = Job(a.home.places.jobs / "recover")
+    assert await job.wait(PATIENCE_S)
+    assert job.code == 0
+    assert (a.data / "standby.signal").is_file()
 
 
 @pytest.mark.parametrize("after_s", [0.05, 0.3, 0.6])
@@ -316,7 +330,9 @@ async def test_source_without_checkpoint() -> None:
     assert asked[-1] == "CHECKPOINT"
 
 
-def _stumble(*_: object) -> None:
+def _stumble(path: Path, *_: object) -> None:
+    if not _:  # it is to be removed
+        path.unlink()
     raise OSError("killed")
 
 
