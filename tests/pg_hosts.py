@@ -31,7 +31,7 @@ from typing import Any, Self
 
 from tests.hosts import HERE, Host, Hosts
 from tests.hosts import missing as missing_hosts
-from tests.ledger import Failed, Ledger
+from tests.ledger import Failed, Ledger, ask
 
 ENGINES = ("h1", "h2", "h3")
 ROUTER = "h4"
@@ -169,7 +169,7 @@ class Ground:
         with urllib.request.urlopen(request, timeout=2) as answer:
             return dict(json.loads(answer.read()))
 
-    # --- faults; each answers when it was about to strike, by the monotonic clock ----------------------------------------
+    # --- faults; each answers when it was about to strike, by the monotonic clock -------------------------------------
 
     def link_down(self, host: str) -> float:
         """Pull the host's cable."""
@@ -248,7 +248,7 @@ class PgHosts(Ground):
             f"    nodes:\n{nodes}{service}"
         )
 
-    # --- agents ---------------------------------------------------------------------------------------------------------
+    # --- agents -------------------------------------------------------------------------------------------------------
 
     def start_agent(self, host: str) -> None:
         """Start the agent of that host; what it says is in FOLDER/HOST.out."""
@@ -327,7 +327,7 @@ class PgHosts(Ground):
         self.ask(f"services/{SERVICE}/wishes", order, patience_s=60)
         return struck_s
 
-    # --- clients --------------------------------------------------------------------------------------------------------
+    # --- clients ------------------------------------------------------------------------------------------------------
 
     @property
     def conninfo(self) -> str:
@@ -342,9 +342,9 @@ class PgHosts(Ground):
         return f"host={address} port={port} user=postgres passfile={self.state(ROUTER)}/{SERVICE}.pgpass"
 
     def accepts_writes(self) -> bool:
-        """Whether the table of the ledger can be made anew."""
+        """Whether a client can write."""
         try:
-            Ledger.prepare(self.conninfo)
+            ask(self.conninfo, "CREATE TABLE IF NOT EXISTS tried (at timestamptz); INSERT INTO tried VALUES (now())")
         except Failed:
             return False
         return True
@@ -354,7 +354,7 @@ class PgHosts(Ground):
         Ledger.prepare(self.conninfo)
         return Ledger(self.conninfo, **options)
 
-    # --- faults -----------------------------------------------------------------------------------------------------------
+    # --- faults -------------------------------------------------------------------------------------------------------
 
     def data(self, node: str) -> Path:
         """The node's data directory."""
