@@ -10,6 +10,7 @@ from tests.drivers.postgres.real import PASSWORD, PATIENCE_S, Engine
 from understudy.core.errors import Refused
 from understudy.drivers.base import DriverFault
 from understudy.drivers.postgres import beside, control_file, copying
+from understudy.drivers.postgres.job import Job
 
 
 async def test_first_data(root: Path) -> None:
@@ -107,6 +108,7 @@ async def test_another_order_ends_the_copy(a: Engine, b: Engine) -> None:
         await copying.copy(b.home, a.source, "1", consent=False, patience_s=0.0)
     await copying.rebuild(b.home, a.source, "2", consent=False, patience_s=PATIENCE_S)
     assert json.loads((beside.of(b.data).root / "placed").read_text())["order"] == "2"
+    assert Job(beside.of(b.data).jobs / "copy").purpose["order"] == "2", "it is not the first one's copy"
 
 
 async def test_cut_between_the_renames(a: Engine, b: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
