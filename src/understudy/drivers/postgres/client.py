@@ -164,8 +164,8 @@ def _refusal(result: PGresult) -> SqlFault:
 
 def _fault(connection: PGconn) -> SqlFault:
     text = connection.get_error_message().strip()
-    last = text.splitlines()[-1] if text else "it gave no reason"
-    return SqlFault(f"PostgreSQL cannot be reached: {last}.")
+    first = text.splitlines()[0] if text else "it gave no reason"
+    return SqlFault(f"PostgreSQL cannot be reached: {first}.")
 
 
 async def _ready(descriptor: int, *, write: bool) -> None:

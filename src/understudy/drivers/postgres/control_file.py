@@ -1,5 +1,6 @@
 """What PostgreSQL's control file says of a data directory, also while the engine is down. Reading only."""
 
+import struct
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -9,6 +10,9 @@ from understudy.drivers.postgres import lsn
 from understudy.drivers.postgres.tools import Tools
 
 _DEADLINE_S = 5.0
+_STATE = struct.Struct("=16xi")
+"""In all versions: system identifier, two versions, and the state."""
+_SHUT_DOWN = 1
 STANDBY_SETTINGS = {
     "max_connections": "max_connections",
     "max_worker_processes": "max_worker_processes",
@@ -80,6 +84,15 @@ class ControlFile:
 
 class Unreadable(DriverFault):
     """It is not there, damaged, or of another major version than the programs."""
+
+
+def stopped_in_order(data: Path) -> bool:
+    """Whether a primary was shut down in order, without a program: for who has to know at once. False in doubt."""
+    try:
+        with (data / "global" / "pg_control").open("rb") as file:
+            return bool(_STATE.unpack(file.read(_STATE.size))[0] == _SHUT_DOWN)
+    except (OSError, struct.error):
+        return False
 
 
 async def read(tools: Tools, data: Path) -> ControlFile:

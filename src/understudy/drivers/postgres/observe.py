@@ -23,7 +23,6 @@ from understudy.drivers.postgres import branches, control_file, copying, lsn, se
 from understudy.drivers.postgres.aside import Aside
 from understudy.drivers.postgres.branches import Log
 from understudy.drivers.postgres.client import Row, once
-from understudy.drivers.postgres.control_file import State
 from understudy.drivers.postgres.process import Engine, runs_unguarded
 from understudy.drivers.postgres.sources import Sources
 from understudy.drivers.postgres.tools import Tools
@@ -92,6 +91,15 @@ class Said:
         return self.rule.acks if self.rule is not None else 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the files of a dead engine say at once."""
+
+    empty: bool
+    in_order: bool
+    """It was a primary, and was stopped so that all of it is in its files."""
+
+
 class Link:
     """How long the link to whom we follow has been silent, remembered when the link is gone."""
 
@@ -151,10 +159,9 @@ class Sight:
         state = await self._engine.state()
         if state.life != self._life:
             self._new_life(state.life)
-        empty, unusable = await self._files.do(self._emptiness, ANSWER_S)
-        if not state.running:
-            return await self._dead(empty=empty, unusable=unusable)
-        return await self._alive()
+        if state.running:
+            return await self._alive()
+        return await self._dead(await self._files.do(self._found, ANSWER_S))
 
     def _new_life(self, life: str) -> None:
         self._life = life
@@ -163,27 +170,24 @@ class Sight:
         self._opening = self._unacknowledged = self._last = self._log = None
         self._link, self._followed, self.receiver = Link(), None, None
 
-    def _emptiness(self) -> tuple[bool, bool]:
+    def _found(self) -> _Found:
         data = self._engine.place.data
+        stranger = runs_unguarded(data)
+        if stranger is not None:
+            raise DriverFault(f"PostgreSQL runs on {data} (process {stranger}), and not by our hand.")
         empty = copying.is_empty(data)
-        return empty, not empty and bool(copying.unusable(data))
+        usable = not empty and not copying.unusable(data)
+        return _Found(empty, usable and control_file.stopped_in_order(data))
 
     # ---- while it does not run ----
 
-    async def _dead(self, *, empty: bool, unusable: bool) -> Observation:
-        stranger = await self._files.do(lambda: runs_unguarded(self._engine.place.data), ANSWER_S)
-        if stranger is not None:
-            raise DriverFault(
-                f"PostgreSQL runs on {self._engine.place.data} (process {stranger}), and not by our hand."
-            )
-        position, clean = None, False
-        if not empty and not unusable:
+    async def _dead(self, found: _Found) -> Observation:
+        position = None
+        if found.in_order:
             with suppress(Refused):
                 control = await self._read_control()
-                clean = control.state is State.SHUT_DOWN
-                if clean:
-                    position = await self._files.do(lambda: self._end_of(control), ANSWER_S)
-        return Observation(Running.DEAD, empty=empty, position=position, clean_stop=clean)
+                position = await self._files.do(lambda: self._end_of(control), ANSWER_S)
+        return Observation(Running.DEAD, empty=found.empty, position=position, clean_stop=position is not None)
 
     async def _read_control(self) -> control_file.ControlFile:
         path = self._engine.place.data / "global" / "pg_control"
