@@ -168,9 +168,10 @@ class Hosts:
         """What `ip netns` calls the host of that name; the owner's pid is in it for people who wonder."""
         return f"ustest-{os.getpid()}-{self._number}-{name}"
 
-    def cut(self, sender: str, receiver: str) -> None:
-        """From now on, what `sender` sends to `receiver` is lost; the other way still works."""
-        self._filter(sender, receiver, "drop")
+    def cut(self, sender: str, receiver: str, ports: Sequence[int] = ()) -> None:
+        """From now on, what `sender` sends to `receiver` (to these TCP ports only, if any) is lost; not what comes back."""
+        only = f"tcp dport {{ {', '.join(map(str, ports))} }} " if ports else ""
+        self._filter(sender, receiver, f"{only}drop")
 
     def lose(self, sender: str, receiver: str, percent: int) -> None:
         """From now on, this share of the packets from `sender` to `receiver` is lost, by chance."""

@@ -181,11 +181,22 @@ class Ground:
         """Put it back."""
         self.hosts[host].link_up()
 
-    def cut(self, sender: str, receivers: Sequence[str]) -> float:
-        """What the one sends to the others is lost; the other way still works. `mend` takes it back."""
+    def cut(self, sender: str, receivers: Sequence[str], ports: Sequence[int] = ()) -> float:
+        """What the one sends to the others (to these TCP ports only, if any) is lost; the other way still works.
+
+        `mend` takes it back.
+        """
         struck_s = time.monotonic()
         for receiver in receivers:
-            self.hosts.cut(sender, receiver)
+            self.hosts.cut(sender, receiver, ports)
+        return struck_s
+
+    def part(self, host: str, others: Sequence[str], ports: Sequence[int] = ()) -> float:
+        """Cut both ways between the host and the others; by ports: whoever of them listens there."""
+        struck_s = time.monotonic()
+        for other in others:
+            self.hosts.cut(host, other, ports)
+            self.hosts.cut(other, host, ports)
         return struck_s
 
     def lose(self, host: str, percent: int) -> float:

@@ -1,0 +1,80 @@
+"""What happens on one host: the engine, its processes, or the agent die or stop. Three real nodes under writers."""
+
+import os
+import signal
+
+from tests.integration.postgres.trial import Trial
+from tests.ledger import ask
+from tests.pg_hosts import NODES, PgHosts
+
+
+def test_a_killed_postmaster_is_replaced(pg: PgHosts) -> None:
+    """The postmaster dies and leaves backends that might still commit: another takes over, nothing is lost."""
+    with Trial(pg) as trial:
+        pg.kill_postmaster(trial.primary)
+        assert trial.wait_failover() != trial.primary
+
+
+def test_a_killed_backend_costs_no_acknowledged_write(pg: PgHosts) -> None:
+    """One backend dies by SIGKILL, and PostgreSQL ends itself with it: it is not started again behind our back."""
+    with Trial(pg) as trial:
+        sql = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'INSERT%' AND pid <> pg_backend_pid() LIMIT 1"
+        [[pid]] = ask(pg.conninfo_of(trial.primary), sql)
+        os.kill(int(pid), signal.SIGKILL)
+        trial.wait_failover()
+
+
+def test_postmaster_and_agent_die_together(pg: PgHosts) -> None:
+    """Nobody on its host can say that the engine is dead: the others find out and prove it."""
+    with Trial(pg) as trial:
+        host = NODES[trial.primary]
+        pg.kill_agent(host)
+        pg.kill_postmaster(trial.primary)
+        assert trial.wait_failover() != trial.primary
+        pg.start_agent(host)
+
+
+def test_a_stopped_postmaster_is_replaced(pg: PgHosts) -> None:
+    """Old connections still answer, new ones hang: that is no primary to keep."""
+    with Trial(pg) as trial:
+        pg.freeze_postmaster(trial.primary)
+        assert trial.wait_failover() != trial.primary
+
+
+def test_an_engine_stopped_as_a_whole_is_replaced(pg: PgHosts) -> None:
+    """Every process of PostgreSQL hangs; its agent lives."""
+    with Trial(pg) as trial:
+        pg.freeze_engine(trial.primary)
+        assert trial.wait_failover() != trial.primary
+
+
+def test_a_stopped_agent_loses_at_most_the_part(pg: PgHosts) -> None:
+    """The primary's agent hangs, the engine is well: the guard fences at the lease's end, and another goes on."""
+    with Trial(pg) as trial:
+        host = NODES[trial.primary]
+        pg.freeze_agent(host)
+        assert trial.wait_failover() != trial.primary
+        pg.thaw(host)
+
+
+def test_a_killed_agent_that_comes_back_in_time_costs_nothing(pg: PgHosts) -> None:
+    """The primary's agent dies and is started again within the lease: it re-attaches, and no client notices."""
+    with Trial(pg) as trial:
+        host = NODES[trial.primary]
+        postmaster = pg.postmaster(trial.primary)
+        pg.kill_agent(host)
+        pg.start_agent(host)
+        trial.wait_writing()
+        pg.wait_steady()
+        assert (pg.primary(), pg.postmaster(trial.primary)) == (trial.primary, postmaster)
+        assert not trial.ledger.failures()
+
+
+def test_a_second_failure_right_after_the_first(pg: PgHosts) -> None:
+    """The next primary dies as soon as it takes writes: a second real failure is never held back."""
+    with Trial(pg) as trial:
+        pg.kill_postmaster(trial.primary)
+        second = trial.wait_failover()
+        trial.epoch = trial.now()["epoch"]
+        pg.kill_postmaster(second)
+        trial.wait_failover()

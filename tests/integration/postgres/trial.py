@@ -1,0 +1,146 @@
+"""A fault under writers, and the judgement afterwards: what every test of faults holds a PostgreSQL cluster to."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tests.ledger import Failed, Ledger, ask
+from tests.pg_hosts import NODES, SERVICE, PgHosts, wait_until
+from understudy.core.events import Entry, Event, EventKind
+from understudy.core.invariants import check_journal
+from understudy.core.text import Name
+
+OUTAGE_S = 20.0
+"""How long nobody may be able to write, at most: a generous bound, several leases long. The benches say what it is."""
+PAGE = 1000
+
+
+class Trial:
+    """Writers, and what the cluster was before the fault. A context manager.
+
+    At its end the cluster must have come back by itself: every node in its part, clients writing. Then nothing that
+    was acknowledged may be missing on any node, one node alone may be writable, and the journal must be in order.
+    """
+
+    def __init__(self, pg: PgHosts, outage_s: float = OUTAGE_S) -> None:
+        self._pg = pg
+        self._outage_s = outage_s
+        self.primary = ""
+        self.epoch = 0
+        self.ledger: Ledger
+
+    def __enter__(self) -> "Trial":
+        self._pg.wait_steady()
+        before = self._pg.cluster()
+        self.primary, self.epoch = before["primary"], before["epoch"]
+        self.ledger = self._pg.ledger().__enter__()
+        self.ledger.wait_writing()
+        self._began_s = time.monotonic()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._judge()
+        finally:
+            self.ledger.end()
+
+    def standbys(self) -> list[str]:
+        """The nodes that were not primary when it began."""
+        return [node for node in NODES if node != self.primary]
+
+    def wait_writing(self) -> None:
+        """Wait until all writers are acknowledged again."""
+        self.ledger.wait_writing(self._outage_s + 10)
+
+    def wait_failover(self) -> str:
+        """Wait until another node has the part and takes writes; who it is."""
+        wait_until(lambda: (now := self.now())["epoch"] > self.epoch and now["phase"] in _OVER, "a failover", 60)
+        self.wait_writing()
+        return str(self.now()["primary"])
+
+    def now(self) -> dict[str, Any]:
+        """The cluster's status, by whichever agent answers."""
+        for host in ("h4", "h1", "h2", "h3"):
+            try:
+                return self._pg.cluster(host)
+            except OSError:
+                continue
+        return {"epoch": 0, "phase": "", "primary": ""}
+
+    def outage_s(self) -> float:
+        """The longest time in which nobody was acknowledged anything."""
+        return self.ledger.outage_s(self._began_s)
+
+    def _judge(self) -> None:
+        self.wait_writing()
+        self._pg.wait_steady()
+        self.wait_writing()
+        outage_s = self.outage_s()
+        self.ledger.end()
+        print(f"outage {outage_s:.3f} s, {len(self.ledger.acknowledgements())} acknowledged")
+        assert outage_s < self._outage_s
+        audit = self.ledger.audit()
+        assert audit.acknowledged
+        assert not audit.lost
+        assert _writable(self._pg) == [self._pg.primary()]
+        for node in NODES:
+            _everything_arrives(self._pg, self.ledger, node)
+        assert check_journal(journal(self._pg)) == ()
+
+
+_OVER = ("rejoining", "steady")
+
+
+def _writable(pg: PgHosts) -> list[str]:
+    return [node for node in NODES if ask(pg.conninfo_of(node), "SELECT pg_is_in_recovery()") == [("f",)]]
+
+
+def _everything_arrives(pg: PgHosts, ledger: Ledger, node: str) -> None:
+    """Every node, asked by itself, has all that was acknowledged (what it has flushed it may yet have to replay)."""
+
+    def arrived() -> bool:
+        try:
+            return not ledger.audit(pg.conninfo_of(node), 5).lost
+        except Failed:
+            return False
+
+    wait_until(arrived, f"{node} has all that was acknowledged", 20)
+
+
+def journal(pg: PgHosts) -> list[Entry]:
+    """All entries of the cluster's journal."""
+    entries: list[Entry] = []
+    while True:
+        after = entries[-1].number if entries else 0
+        page = pg.ask(f"events?after={after}&limit={PAGE}&service={SERVICE}")
+        entries += [_entry(one) for one in page]
+        if len(page) < PAGE:
+            return entries
+
+
+def told(pg: PgHosts, kind: EventKind, since: int = 0) -> list[Event]:
+    """The events of that kind in the journal, above that number."""
+    return [entry.event for entry in journal(pg) if entry.event.kind is kind and entry.number > since]
+
+
+def last(pg: PgHosts) -> int:
+    """The number of the journal's last entry."""
+    return max((entry.number for entry in journal(pg)), default=0)
+
+
+def _entry(said: dict[str, Any]) -> Entry:
+    service, subject = said["service"], said["subject"]
+    event = Event(
+        EventKind(said["kind"]),
+        said["reason"],
+        Name(service) if service else None,
+        Name(subject) if subject else None,
+        tuple(said["data"].items()),
+    )
+    return Entry(said["number"], said["wall_s"], event)
+
+
+def eventually(true: Callable[[], bool], what: str, patience_s: float = 60.0) -> None:
+    """Wait for it; TimeoutError that says for what."""
+    wait_until(true, what, patience_s)
