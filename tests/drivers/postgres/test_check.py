@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.drivers.postgres.real import Engine, copy_tree
+from tests.drivers.postgres.real import PASSWORD, Engine, copy_tree
 
 from understudy.drivers.postgres import beside, check, control_file
 from understudy.drivers.postgres.check import Expected, Found
@@ -157,6 +157,37 @@ async def test_password(a: Engine) -> None:
     assert "nonsense" not in said
     a.crash()
     assert not await check.check_password("a", a.conninfo)
+
+
+@pytest.mark.parametrize("kind", ["scram-sha-256", "md5"])
+async def test_stored_password(a: Engine, kind: str) -> None:
+    """The same is told of data that nobody runs on, also when the table was rewritten and the password changed."""
+    a.rows(f"SET password_encryption = '{kind}'", "CREATE ROLE chief SUPERUSER LOGIN PASSWORD 'old one'")
+    a.rows("VACUUM FULL pg_authid", f"SET password_encryption = '{kind}'", "ALTER ROLE chief PASSWORD 'new one'")
+    a.stop()
+    control = await control_file.read(a.tools, a.data)
+    wrong = check.check_stored_password(a.data, control, "chief", "nonsense")
+    assert "another password" in wrong
+    assert "nonsense" not in wrong
+    assert not check.check_stored_password(a.data, control, "chief", "new one")
+    assert not check.check_stored_password(a.data, control, "nobody", "nonsense"), "of whom nothing can be told"
+    assert not check.check_stored_password(a.data, control, "boss", PASSWORD)
+
+
+async def test_together(stopped: Engine) -> None:
+    """Nodes that hold data of different clusters are named."""
+    control = await control_file.read(stopped.tools, stopped.data)
+    other = replace(control, system_identifier="42")
+    assert check.together({"a": control, "b": control}) == ()
+    assert "b: 42" in check.together({"a": control, "b": other})[0]
+
+
+async def test_known_node(stopped: Engine) -> None:
+    """What is wrong with the data of a node that was ours is for the cluster to mend: the agent starts."""
+    FAULTS["damaged"][0](stopped.data)
+    assert (await check.check_node(stopped.home, replace(THREE, known=True))).faults == ()
+    FAULTS["mode"][0](stopped.data)
+    assert len((await check.check_node(stopped.home, replace(THREE, known=True))).faults) == 1
 
 
 async def test_commits_that_do_not_wait(a: Engine) -> None:

@@ -6,9 +6,13 @@ that does.
 """
 
 import asyncio
+import base64
+import hashlib
+import hmac
 import os
 import re
 import stat
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -49,6 +53,11 @@ _TARGETS = (
 _NEEDS = {"max_wal_senders": 2, "max_replication_slots": 0}
 """So many more than there are nodes: a copy takes two connections."""
 _WRONG_PASSWORD = ("authentication failed", "password retrieved from file")
+_COUNT, _MAPPING = struct.Struct("=i"), struct.Struct("=II")
+_AUTHID, _NAME_BYTES = 1260, 64
+_BEFORE_DIGEST, _LONGEST_DIGEST = 20, 180
+_SCRAM = re.compile(rb"SCRAM-SHA-256\$(\d{1,9}):([A-Za-z0-9+/=]+)\$([A-Za-z0-9+/=]{44}):[A-Za-z0-9+/=]{44}")
+_DIGEST = re.compile(_SCRAM.pattern + rb"|md5[0-9a-f]{32}")
 _SETTING = re.compile(r"\s*(\w+)\s*=")
 _OVERRIDES = """\
 SELECT coalesce(r.rolname, ''), coalesce(d.datname, '')
@@ -66,6 +75,8 @@ class Expected:
     """Empty while nobody knows."""
     major: int | None = None
     """The version of the others."""
+    known: bool = False
+    """Whether understudy has run this node before: what is wrong with its data is then for the cluster to mend."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """The primary's, as its control file has them (ControlFile.settings): a standby must not have less."""
 
@@ -90,6 +101,9 @@ async def check_node(home: Home, expected: Expected) -> Found:
         version = await asyncio.to_thread(partial(_version_fault, home, expected))
         if version:
             return Found((*texts, version))
+        texts += await asyncio.to_thread(lambda: [*_process_faults(home.data)])
+        if expected.known:
+            return Found(tuple(texts))
         control = await control_file.read(home.tools, home.data)
         texts += _control_faults(home, control, expected)
         texts += await asyncio.to_thread(lambda: [*_file_faults(home)])
@@ -114,6 +128,37 @@ async def check_password(name: str, conninfo: str) -> str:
     except TimeoutError:
         pass
     return ""
+
+
+def check_stored_password(data: Path, control: ControlFile, user: str, password: str) -> str:
+    """The same for data that nobody runs on: the digests that stand in it. Empty also where that cannot be told.
+
+    Only what was stopped in order has all of them on the disk. Old ones may be there too: one that fits is enough.
+    """
+    if not control.state.clean or not password.isascii():
+        return ""
+    try:
+        digests = [*_digests(_roles(data).read_bytes(), user)]
+    except (OSError, struct.error):
+        return ""
+    if not digests or any(_fits(digest, user, password) for digest in digests):
+        return ""
+    return (
+        f"the superuser {user} of {data} has another password than the spec names: write the right one where "
+        "`superuser.password` says"
+    )
+
+
+def together(nodes: Mapping[str, ControlFile]) -> tuple[str, ...]:
+    """What does not fit between nodes that have data."""
+    clusters: dict[str, list[str]] = {}
+    for name, control in nodes.items():
+        clusters.setdefault(str(control.system_identifier), []).append(name)
+    if len(clusters) < 2:
+        return ()
+    parts = "; ".join(f"{listed(names)}: {identifier}" for identifier, names in clusters.items())
+    cure = "name other directories for those that are wrong, or empty them to have them copied"
+    return (f"the nodes hold data of different clusters ({parts}): {cure}",)
 
 
 async def check_running(source: Source, *, zero_loss: bool) -> Found:
@@ -213,9 +258,6 @@ def _file_faults(home: Home) -> Iterator[str]:
     broken = copying.unusable(data)
     if broken:
         yield f"{data} must not be started ({broken}): have it copied with `understudy rebuild {home.node}`"
-    pid = _alive(data)
-    if pid:
-        yield f"PostgreSQL runs on {data} (process {pid}): stop it, and disable what starts it (systemctl disable)"
     if home.config_file is None and not (data / "postgresql.conf").is_file():
         yield f"there is no postgresql.conf in {data}, and settings elsewhere are not read: copy yours there"
     if (data / "recovery.signal").exists():
@@ -224,6 +266,12 @@ def _file_faults(home: Home) -> Iterator[str]:
     if taken:
         commands = listed([f"ALTER SYSTEM RESET {name}" for name in taken], most=len(taken))
         yield f"{data}/postgresql.auto.conf sets what is understudy's: {commands}, or remove these lines from it"
+
+
+def _process_faults(data: Path) -> Iterator[str]:
+    pid = _alive(data)
+    if pid:
+        yield f"PostgreSQL runs on {data} (process {pid}): stop it, and disable what starts it (systemctl disable)"
 
 
 def _alive(data: Path) -> int:
@@ -242,6 +290,36 @@ def _set_by_alter_system(data: Path) -> set[str]:
     except FileNotFoundError:
         return set()
     return {found[1].lower() for line in lines if (found := _SETTING.match(line))}
+
+
+# --- whose it is ------------------------------------------------------------------------------------------------------
+
+
+def _roles(data: Path) -> Path:
+    """The file of the table of roles: its number stands in a map, once the table was ever rewritten."""
+    table = (data / "global" / "pg_filenode.map").read_bytes()
+    (number,) = _COUNT.unpack_from(table, 4)
+    files = dict(_MAPPING.unpack_from(table, 8 + 8 * place) for place in range(number))
+    return data / "global" / str(files.get(_AUTHID, _AUTHID))
+
+
+def _digests(table: bytes, user: str) -> Iterator[bytes]:
+    """Each stored password of that role: it stands right after the name, seven flags and a number."""
+    name = user.encode()
+    for found in re.finditer(re.escape(name.ljust(_NAME_BYTES, b"\0")), table):
+        digest = _DIGEST.search(table, found.end(), found.end() + _LONGEST_DIGEST)
+        if digest and digest.start() - found.end() <= _BEFORE_DIGEST:
+            yield digest[0]
+
+
+def _fits(digest: bytes, user: str, password: str) -> bool:
+    scram = _SCRAM.fullmatch(digest)
+    if scram is None:
+        plain = hashlib.md5((password + user).encode(), usedforsecurity=False).hexdigest()  # as old servers stored it
+        return digest == b"md5" + plain.encode()
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), base64.b64decode(scram[2]), int(scram[1]))
+    key = hmac.new(salted, b"Client Key", hashlib.sha256).digest()
+    return base64.b64encode(hashlib.sha256(key).digest()) == scram[3]
 
 
 # --- how it is set ----------------------------------------------------------------------------------------------------

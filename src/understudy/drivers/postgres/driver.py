@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from understudy.core.actions import (
@@ -30,12 +31,12 @@ from understudy.core.errors import Refused
 from understudy.core.stateful import PostgresService
 from understudy.core.text import Name
 from understudy.drivers.base import DriverFault, EngineProcess, NeedsRebuild, Observation
-from understudy.drivers.postgres import beside, binaries, copying, follow, promote
+from understudy.drivers.postgres import beside, binaries, check, control_file, copying, follow, promote
 from understudy.drivers.postgres.branches import Unknown
 from understudy.drivers.postgres.home import Home
 from understudy.drivers.postgres.observe import Said, Sight
 from understudy.drivers.postgres.process import FILES_S, Engine, until
-from understudy.drivers.postgres.rejoin import Ladder
+from understudy.drivers.postgres.rejoin import Ladder, LossReport, tell, untold
 from understudy.drivers.postgres.settings import Place
 from understudy.drivers.postgres.sources import Sources
 from understudy.drivers.postgres.tools import Account, Tools
@@ -51,6 +52,7 @@ class PostgresDriver:
     """One node's PostgreSQL.
 
     data: its directory, absolute. password: the superuser's, itself. account: whom PostgreSQL runs as.
+    discarded: is told what this node had that its source has not, once that is out of its data (saved beside it).
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class PostgresDriver:
         process: EngineProcess,
         account: Account,
         password: str,
+        discarded: Callable[[LossReport], None] = lambda _report: None,
     ) -> None:
         places = beside.of(data)
         addresses = {node.name: node.address for node in service.nodes}
@@ -76,6 +79,7 @@ class PostgresDriver:
         )
         self._account = account
         self._password = password
+        self._discarded = discarded
         self._programs: Tools | None = None
         self._engine = Engine(self._place, process, self._tools, password)
         self._sources = Sources(self._place)
@@ -91,6 +95,26 @@ class PostgresDriver:
     def capabilities(self) -> Capabilities:
         """What PostgreSQL can do."""
         return CAPABILITIES
+
+    async def check(self) -> tuple[str, ...]:
+        """Every reason why this node must not be taken on, each a sentence. To be called before anything else."""
+        if (await self._engine.state()).running:
+            return ()
+        data = self._place.data
+        try:
+            tools = self._tools()
+        except Refused:  # the check says it among all others
+            tools = Tools(binaries.programs(), self._account)
+        known = await asyncio.to_thread(beside.of(data).root.exists)
+        expected = check.Expected(nodes=1 + len(self._place.peers), known=known)
+        home = Home(self._place.name, data, tools, configure=lambda _data: None)
+        faults = (await check.check_node(home, expected)).faults
+        if faults or known or copying.is_empty(data):
+            return faults
+        control = await control_file.read(tools, data)
+        stored = partial(check.check_stored_password, data, control, self._place.superuser, self._password)
+        wrong = await asyncio.to_thread(stored)
+        return (wrong,) if wrong else ()
 
     def listen(self, told: Callable[[], None]) -> None:
         """News goes to the last who asked."""
@@ -192,7 +216,10 @@ class PostgresDriver:
         order = f"{action.identity}-{action.since}"
         await copying.copy(home, source, order, consent=action.consent, patience_s=patience_s)
         await self._engine.kill(action.epoch)
+        with suppress(Refused):  # as far as it can be told: all of it is kept
+            await self._list_before_copy(action)
         await copying.put_in_place(home)
+        await self._tell_discarded(home)
         self._programs = None
         await self._sight.learn(told, None)
 
@@ -210,19 +237,36 @@ class PostgresDriver:
             ours = await self._sight.history()
         except Unknown as why:
             raise NeedsRebuild(f"{why} So {self._place.name} must be copied anew.") from why
-        if self._ladder is None:
-            self._ladder = Ladder(home)
-        await self._ladder.rejoin(
+        await self._the_ladder(home).rejoin(
             self._sources.of(action.source),
             ours=ours,
             theirs=theirs,
             epoch=action.epoch,
             patience_s=max(_MARGIN_S, within_s - _MARGIN_S),
         )
+        await self._tell_discarded(home)
         await follow.follow(self._engine, action.source, action.epoch)
         self._look_out(lambda said: said.heard is not None)
 
+    async def _list_before_copy(self, action: Rebuild) -> None:
+        home = await self._settled()
+        if copying.is_empty(home.data):
+            return
+        theirs, ours = await self._sources.position(action.source), await self._sight.history()
+        ladder, source = self._the_ladder(home), self._sources.of(action.source)
+        await ladder.list_before_copy(source, ours=ours, theirs=theirs, epoch=action.epoch)
+
+    async def _tell_discarded(self, home: Home) -> None:
+        for report in await home.on_disk(partial(untold, home.data)):
+            self._discarded(report)
+            await home.on_disk(partial(tell, report))
+
     # ---- what they need ----
+
+    def _the_ladder(self, home: Home) -> Ladder:
+        if self._ladder is None:
+            self._ladder = Ladder(home)
+        return self._ladder
 
     def _tools(self) -> Tools:
         if self._programs is None:

@@ -102,6 +102,20 @@ def reports(data: Path) -> tuple[LossReport, ...]:
     return tuple(sorted((one for one in found if one), key=lambda one: one.at))
 
 
+def untold(data: Path) -> tuple[LossReport, ...]:
+    """Those that nobody was told of yet, the oldest first."""
+    return tuple(report for report in reports(data) if not _told(report).exists())
+
+
+def tell(report: LossReport) -> None:
+    """Remember that somebody was told."""
+    beside.write(_told(report), "")
+
+
+def _told(report: LossReport) -> Path:
+    return Path(report.path).with_name("told")
+
+
 @dataclass(frozen=True, slots=True)
 class _Split:
     """How the node's log and the source's history lie to each other."""
@@ -155,6 +169,11 @@ class Ladder:
         await _see_checkpoint(source)
         await home.on_disk(partial(_start_rewind, home, source, rewind))
         return await self._end_rewind(rewind, source, until_s)
+
+    async def list_before_copy(self, source: Source, *, ours: Position, theirs: Position, epoch: int) -> None:
+        """List and save what the data has that the source has not, because it is replaced. Raises as `rejoin` does."""
+        if not copying.unusable(self._home.data):  # what was half rewound has been listed
+            await self._list(await self._compare(source, ours, theirs), source, epoch)
 
     async def _compare(self, source: Source, ours: Position, theirs: Position) -> _Split:
         home = self._home
