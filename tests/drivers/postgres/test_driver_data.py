@@ -1,0 +1,105 @@
+"""What the driver does about its node's data beyond the port: losses are told, and bad data is refused."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from tests.contract.postgres_bench import DEADLINE_MS, PostgresBench
+from tests.contract.postgres_bench import PASSWORD as RIGHT
+from tests.drivers.postgres.real import PATIENCE_S
+
+from understudy.core.actions import Action, Close, Follow, Freeze, Open, Promote, Rebuild, Rejoin, StopGracefully
+from understudy.core.record import SyncConfig
+from understudy.core.text import Name
+from understudy.drivers.postgres import beside, client
+from understudy.drivers.postgres.rejoin import LossReport
+
+A, B, C = NODES = Name("a"), Name("b"), Name("c")
+NOBODY = SyncConfig(frozenset(), 0)
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[PostgresBench]:
+    """A leads b and c, and waits for nobody."""
+    bench = PostgresBench(None)
+    await bench.begin()
+    try:
+        await bench.cluster(NOBODY)
+        yield bench
+    finally:
+        await bench.end()
+
+
+async def do(bench: PostgresBench, kind: type[Action], name: Name, epoch: int, **words) -> None:
+    await bench.drivers[name].perform(kind(name, "born-1", epoch, DEADLINE_MS, **words))
+
+
+async def write(bench: PostgresBench, name: Name, word: str) -> int:
+    """A client's transaction; its id."""
+    address = bench.addresses[name]
+    conninfo = client.conninfo(host=address.host, port=address.port, user="postgres", dbname="postgres", password=RIGHT)
+    insert = f"INSERT INTO history (word) VALUES ('{word}') RETURNING pg_current_xact_id()"
+    [[xid]] = await client.once(conninfo, insert)
+    return int(xid)
+
+
+async def level(bench: PostgresBench) -> None:
+    """Wait until all have the same."""
+    seen: dict[Name, tuple[str, ...]] = {}
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while len(set(seen.values())) != 1 or len(seen) < len(NODES):
+                seen = {name: await bench.history(name) for name in NODES}
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        logs = [path.read_text()[-2000:] for path in bench.root.glob("*/data.understudy/run/*.log")]
+        raise AssertionError(f"never level: {seen}\n" + "\n".join(logs)) from None
+
+
+async def lose_some(bench: PostgresBench, old: Name, new: Name, other: Name, epoch: int) -> set[int]:
+    """A failover in which the old primary keeps three transactions that nobody else has."""
+    await level(bench)
+    for name in (new, other):
+        await do(bench, Freeze, name, epoch)
+    lost = {await write(bench, old, f"lost {epoch} {number}") for number in range(3)}
+    await do(bench, Close, old, epoch)
+    await do(bench, Promote, new, epoch, sync=NOBODY)
+    await do(bench, Open, new, epoch)
+    await write(bench, new, f"kept {epoch}")
+    return lost
+
+
+async def test_losses_are_told(bench: PostgresBench) -> None:
+    """What a node had for itself is told once, exactly, when it is out of its data: rewound or copied anew."""
+    told: list[LossReport] = []
+    for driver in bench.drivers.values():
+        driver._discarded = told.append
+    lost = await lose_some(bench, A, B, C, 2)
+    assert not told
+    await do(bench, Rejoin, A, 2, source=B)
+    await do(bench, Follow, C, 2, source=B)
+    assert [{one.xid for one in report.transactions} for report in told] == [lost]
+    assert (told[0].node, told[0].source, told[0].epoch, told[0].complete) == (A, B, 2, True)
+    again = await lose_some(bench, B, C, A, 3)
+    await do(bench, Rebuild, B, 3, source=C, since=3, consent=False)
+    assert [{one.xid for one in report.transactions} for report in told] == [lost, again]
+    await do(bench, Rebuild, B, 3, source=C, since=3, consent=False)
+    await do(bench, Follow, B, 3, source=C)
+    await do(bench, Rejoin, A, 3, source=C)
+    assert len(told) == 2
+
+
+async def test_check(bench: PostgresBench) -> None:
+    """A node that runs below us, or fits, has no fault; one that was never ours is looked at closely."""
+    driver = bench.drivers[A]
+    assert await driver.check() == ()
+    await do(bench, StopGracefully, A, 2)
+    assert await driver.check() == ()
+    beside.of(bench.data(A)).root.rename(bench.root / "elsewhere")
+    try:
+        assert await driver.check() == ()
+        driver._password = "nonsense"
+        assert "another password" in (await driver.check())[0]
+        assert not beside.of(bench.data(A)).root.exists(), "looking makes nothing"
+    finally:
+        (bench.root / "elsewhere").rename(beside.of(bench.data(A)).root)
