@@ -59,8 +59,10 @@ class Client:
                 break
             if result.status not in {pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK}:
                 fault = _first_line(result.error_message)
-            for row in range(result.ntuples):
-                rows.append(tuple((result.get_value(row, n) or b"").decode() for n in range(result.nfields)))
+            rows += [
+                tuple((result.get_value(row, column) or b"").decode() for column in range(result.nfields))
+                for row in range(result.ntuples)
+            ]
         if fault:
             raise Failed(fault)
         return rows

@@ -140,6 +140,15 @@ class Ground:
         self.kill_etcd()
         shutil.rmtree(self.folder / "etcd")
 
+    def save_etcd(self) -> None:
+        """Keep a copy of all that the members have now; they must be dead."""
+        shutil.copytree(self.folder / "etcd", self.folder / "etcd.kept")
+
+    def restore_etcd(self) -> None:
+        """Give the dead members back what they had when it was saved."""
+        shutil.rmtree(self.folder / "etcd")
+        (self.folder / "etcd.kept").rename(self.folder / "etcd")
+
     def etcd_leader(self) -> str | None:
         """The host whose member leads, by the members' own words; None when they do not agree on one."""
         leaders: set[str] = set()
@@ -216,7 +225,94 @@ class Ground:
         return [each for each in (*ENGINES, ROUTER, HERE) if each != host]
 
 
-class PgHosts(Ground):
+class Engines(Ground):
+    """A manager's three engines on it, whoever manages them. Each manager fills in the first part."""
+
+    @property
+    def conninfo(self) -> str:
+        """Of the port that leads to the primary, as superuser."""
+        raise NotImplementedError
+
+    def data(self, node: str) -> Path:
+        """The node's data directory."""
+        raise NotImplementedError
+
+    def primary(self) -> str:
+        """The node that is primary; empty when there is none."""
+        raise NotImplementedError
+
+    def is_steady(self) -> bool:
+        """Whether there is a primary, everybody follows it, and nothing is under way."""
+        raise NotImplementedError
+
+    def switchover(self, to: str) -> float:
+        """Order it and wait for its end."""
+        raise NotImplementedError
+
+    def said(self) -> str:
+        """The end of what the managers have said, for whoever wonders why a test failed."""
+        raise NotImplementedError
+
+    def wait_steady(self, patience_s: float = START_S) -> None:
+        """Wait until all is well and clients can write."""
+        try:
+            wait_until(self.is_steady, "the cluster is steady", patience_s)
+            wait_until(self.accepts_writes, "the write port accepts writes", 20)
+        except TimeoutError as late:
+            raise TimeoutError(f"{late}\n{self.said()}") from None
+
+    def accepts_writes(self) -> bool:
+        """Whether a client can write."""
+        try:
+            ask(self.conninfo, "CREATE TABLE IF NOT EXISTS tried (at timestamptz); INSERT INTO tried VALUES (now())")
+        except Failed:
+            return False
+        return True
+
+    def ledger(self, **options: Any) -> Ledger:
+        """Writers on the write port, with an empty table."""
+        Ledger.prepare(self.conninfo)
+        return Ledger(self.conninfo, **options)
+
+    # --- faults -------------------------------------------------------------------------------------------------------
+
+    def postmaster(self, node: str) -> int:
+        """Its pid. FileNotFoundError when the engine is down."""
+        return int((self.data(node) / "postmaster.pid").read_text().split()[0])
+
+    def backends(self, node: str) -> list[int]:
+        """The pids of the engine's other processes."""
+        postmaster = self.postmaster(node)
+        return [int(pid) for pid in Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()]
+
+    def kill_postmaster(self, node: str) -> float:
+        """SIGKILL the postmaster alone."""
+        pid, struck_s = self.postmaster(node), time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        return struck_s
+
+    def freeze_postmaster(self, node: str) -> float:
+        """SIGSTOP the postmaster alone; `thaw` lets it go on."""
+        return _signal([self.postmaster(node)], signal.SIGSTOP)
+
+    def freeze_engine(self, node: str) -> float:
+        """SIGSTOP all of the engine."""
+        return _signal([self.postmaster(node), *self.backends(node)], signal.SIGSTOP)
+
+    def freeze_host(self, host: str) -> float:
+        """SIGSTOP everything on the host, like a virtual machine that is paused."""
+        return _signal(self.hosts[host].pids(), signal.SIGSTOP)
+
+    def thaw(self, host: str) -> None:
+        """SIGCONT everything on the host."""
+        _signal(self.hosts[host].pids(), signal.SIGCONT)
+
+    def host_of(self, node: str) -> Host:
+        """The host of a node."""
+        return self.hosts[NODES[node]]
+
+
+class PgHosts(Engines):
     """understudy with a three-node PostgreSQL on it. `service` is more YAML for it, four spaces deep.
 
     durability: `zero_loss`, or `{max_loss: 1MiB}`.
@@ -323,14 +419,6 @@ class PgHosts(Ground):
         well = all(node["health"] == "up" for node in seen["nodes"])
         return seen["phase"] == "steady" and seen["health"] == "up" and well and roles == ["primary", *2 * ["standby"]]
 
-    def wait_steady(self, patience_s: float = START_S) -> None:
-        """Wait until all is well and clients can write."""
-        try:
-            wait_until(self.is_steady, "the cluster is steady", patience_s)
-            wait_until(self.accepts_writes, "the write port accepts writes", 20)
-        except TimeoutError as late:
-            raise TimeoutError(f"{late}\n{self.said()}") from None
-
     def switchover(self, to: str) -> float:
         """Order it and wait for its end."""
         struck_s = time.monotonic()
@@ -352,63 +440,13 @@ class PgHosts(Ground):
     def _conninfo(self, address: str, port: int) -> str:
         return f"host={address} port={port} user=postgres passfile={self.state(ROUTER)}/{SERVICE}.pgpass"
 
-    def accepts_writes(self) -> bool:
-        """Whether a client can write."""
-        try:
-            ask(self.conninfo, "CREATE TABLE IF NOT EXISTS tried (at timestamptz); INSERT INTO tried VALUES (now())")
-        except Failed:
-            return False
-        return True
-
-    def ledger(self, **options: Any) -> Ledger:
-        """Writers on the write port, with an empty table."""
-        Ledger.prepare(self.conninfo)
-        return Ledger(self.conninfo, **options)
-
-    # --- faults -------------------------------------------------------------------------------------------------------
-
     def data(self, node: str) -> Path:
         """The node's data directory."""
         return self.state(NODES[node]) / "data" / SERVICE / node
 
-    def postmaster(self, node: str) -> int:
-        """Its pid. FileNotFoundError when the engine is down."""
-        return int((self.data(node) / "postmaster.pid").read_text().split()[0])
-
-    def backends(self, node: str) -> list[int]:
-        """The pids of the engine's other processes."""
-        postmaster = self.postmaster(node)
-        return [int(pid) for pid in Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()]
-
-    def kill_postmaster(self, node: str) -> float:
-        """SIGKILL the postmaster alone."""
-        pid, struck_s = self.postmaster(node), time.monotonic()
-        os.kill(pid, signal.SIGKILL)
-        return struck_s
-
-    def freeze_postmaster(self, node: str) -> float:
-        """SIGSTOP the postmaster alone; `thaw` lets it go on."""
-        return _signal([self.postmaster(node)], signal.SIGSTOP)
-
-    def freeze_engine(self, node: str) -> float:
-        """SIGSTOP all of the engine."""
-        return _signal([self.postmaster(node), *self.backends(node)], signal.SIGSTOP)
-
     def freeze_agent(self, host: str) -> float:
         """SIGSTOP the agent alone."""
         return _signal([self.agents[host].pid], signal.SIGSTOP)
-
-    def freeze_host(self, host: str) -> float:
-        """SIGSTOP everything on the host, like a virtual machine that is paused."""
-        return _signal(self.hosts[host].pids(), signal.SIGSTOP)
-
-    def thaw(self, host: str) -> None:
-        """SIGCONT everything on the host."""
-        _signal(self.hosts[host].pids(), signal.SIGCONT)
-
-    def host_of(self, node: str) -> Host:
-        """The host of a node."""
-        return self.hosts[NODES[node]]
 
 
 def _signal(pids: Sequence[int], number: int) -> float:
