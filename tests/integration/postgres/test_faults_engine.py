@@ -2,8 +2,9 @@
 
 import os
 import signal
+import time
 
-from tests.integration.postgres.trial import Trial
+from tests.integration.postgres.trial import LEASE_S, Trial, eventually
 from tests.ledger import ask
 from tests.pg_hosts import NODES, PgHosts
 
@@ -64,8 +65,9 @@ def test_a_killed_agent_that_comes_back_in_time_costs_nothing(pg: PgHosts) -> No
         postmaster = pg.postmaster(trial.primary)
         pg.kill_agent(host)
         pg.start_agent(host)
+        eventually(lambda: pg.is_steady(of=host), "the new agent sees all well")
+        time.sleep(LEASE_S)  # by then, who had not been renewed would be fenced
         trial.wait_writing()
-        pg.wait_steady()
         assert (pg.primary(), pg.postmaster(trial.primary)) == (trial.primary, postmaster)
         assert not trial.ledger.failures()
 

@@ -4,10 +4,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from tests.integration.postgres.trial import Trial
+from tests.integration.postgres.trial import LEASE_S, Trial
 from tests.pg_hosts import ENGINE_PORT, ENGINES, ETCD, ETCD_PEERS, NODES, PgHosts
-
-LEASE_S = 4.0
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +63,7 @@ def test_a_primary_that_is_cut_from_the_store_goes_on(pg: PgHosts) -> None:
     with Trial(pg) as trial:
         host = NODES[trial.primary]
         pg.part(host, [other for other in ENGINES if other != host], [ETCD, ETCD_PEERS])
-        _hold(trial, 3 * LEASE_S)
+        trial.hold(3 * LEASE_S)
         pg.mend()
         pg.wait_steady()
         assert (pg.primary(), trial.now()["epoch"]) == (trial.primary, trial.epoch)
@@ -78,11 +76,3 @@ def test_a_third_of_all_packets_lost(pg: PgHosts) -> None:
         time.sleep(4 * LEASE_S)
         trial.wait_writing()
         pg.mend()
-
-
-def _hold(trial: Trial, hold_s: float) -> None:
-    """Let it be so for that long; nobody is refused anything meanwhile."""
-    began_s = time.monotonic()
-    time.sleep(hold_s)
-    trial.wait_writing()
-    assert not trial.ledger.failures(began_s)

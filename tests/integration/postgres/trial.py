@@ -12,6 +12,8 @@ from understudy.core.text import Name
 
 OUTAGE_S = 20.0
 """How long nobody may be able to write, at most: a generous bound, several leases long. The benches say what it is."""
+LEASE_S = 4.0
+"""Of the cluster of these tests."""
 PAGE = 1000
 
 
@@ -58,6 +60,13 @@ class Trial:
         wait_until(lambda: (now := self.now())["epoch"] > self.epoch and now["phase"] in _OVER, "a failover", 60)
         self.wait_writing()
         return str(self.now()["primary"])
+
+    def hold(self, hold_s: float) -> None:
+        """Let it be so for that long; nobody is refused anything meanwhile, and the primary keeps its part."""
+        began_s = time.monotonic()
+        time.sleep(hold_s)
+        self.wait_writing()
+        assert not self.ledger.failures(began_s)
 
     def now(self) -> dict[str, Any]:
         """The cluster's status, by whichever agent answers."""

@@ -1,0 +1,77 @@
+"""What happens to the store: members of etcd lost, all of them, wiped, put back to an older state; agents restarted."""
+
+from tests.integration.postgres.trial import LEASE_S, Trial, eventually
+from tests.pg_hosts import ENGINES, NODES, ROUTER, PgHosts
+
+
+def test_rolling_restart_of_all_agents_is_not_noticed(pg: PgHosts) -> None:
+    """Every agent, the router's too, ends and starts again, one after the other: no write fails, nothing restarts."""
+    with Trial(pg) as trial:
+        before = {node: pg.postmaster(node) for node in NODES}
+        for host in (*ENGINES, ROUTER):
+            pg.end_agent(host)
+            pg.start_agent(host)
+            eventually(lambda host=host: pg.is_steady(of=host), f"the agent of {host} sees all well")
+        trial.hold(LEASE_S)
+        assert not trial.ledger.failures()
+        assert {node: pg.postmaster(node) for node in NODES} == before
+        assert (pg.primary(), trial.now()["epoch"]) == (trial.primary, trial.epoch)
+
+
+def test_a_lost_etcd_leader_is_not_noticed(pg: PgHosts) -> None:
+    """One member dies, the one that leads: nobody loses the part."""
+    with Trial(pg) as trial:
+        leader = pg.etcd_leader()
+        assert leader
+        pg.kill_etcd(leader)
+        trial.hold(1.5 * LEASE_S)
+        pg.start_etcd(leader)
+        assert trial.now()["epoch"] == trial.epoch
+
+
+def test_without_a_majority_of_etcd_the_primary_goes_on(pg: PgHosts) -> None:
+    """Two of three members die: the primary goes on by promises; when they are back, failover works again."""
+    with Trial(pg) as trial:
+        pg.kill_etcd(*ENGINES[:2])
+        trial.hold(3 * LEASE_S)
+        pg.start_etcd(*ENGINES[:2])
+        pg.wait_steady()
+        assert trial.now()["epoch"] == trial.epoch
+        pg.kill_postmaster(trial.primary)
+        assert trial.wait_failover() != trial.primary
+
+
+def test_without_etcd_the_primary_goes_on(pg: PgHosts) -> None:
+    """All members die; with them nobody can be promoted, and nobody is demoted; afterwards failover works again."""
+    with Trial(pg) as trial:
+        pg.kill_etcd()
+        trial.hold(3 * LEASE_S)
+        pg.start_etcd()
+        pg.wait_steady()
+        assert trial.now()["epoch"] == trial.epoch
+        pg.kill_postmaster(trial.primary)
+        assert trial.wait_failover() != trial.primary
+
+
+def test_a_wiped_etcd_costs_no_data(pg: PgHosts) -> None:
+    """All that etcd knew is gone: the nodes' own word makes the record anew, in an epoch above all before."""
+    with Trial(pg, outage_s=60) as trial:
+        pg.wipe_etcd()
+        pg.start_etcd()
+        eventually(lambda: trial.now()["epoch"] > trial.epoch, "a higher epoch")
+
+
+def test_an_etcd_from_an_old_snapshot_costs_no_data(pg: PgHosts) -> None:
+    """etcd is put back to before two failovers: the nodes have seen higher epochs, and that is what counts."""
+    pg.kill_etcd()
+    pg.save_etcd()
+    pg.start_etcd()
+    for _ in range(2):
+        with Trial(pg) as trial:
+            pg.kill_postmaster(trial.primary)
+            trial.wait_failover()
+    with Trial(pg, outage_s=60) as trial:
+        pg.kill_etcd()
+        pg.restore_etcd()
+        pg.start_etcd()
+        eventually(lambda: trial.now()["epoch"] > trial.epoch, "a higher epoch")
