@@ -21,7 +21,7 @@ from understudy.cli.app import main as command_line
 from understudy.control.view import Operator
 from understudy.core.model import LOCAL, EtcdStore, Spec, SqliteStore, TlsFiles
 from understudy.core.stateful import PostgresService
-from understudy.core.text import Address, Name
+from understudy.core.text import Name
 
 if TYPE_CHECKING:
     from understudy.control.clock import Clock
@@ -72,7 +72,7 @@ async def open_agent(spec: Spec, state_dir: Path, *, host: Name | None) -> Async
     _give_back_memory()
     clock = SystemClock()
     with StateDir(state_dir) as place, closing(bind(spec.api)) as listener, log_to(place.path / AGENT_LOG):
-        store = await _open_store(spec, place)
+        store = await _open_store(spec, place, host or LOCAL)
         try:
             router = _router(spec, place, host or LOCAL)
             engines = None
@@ -92,7 +92,7 @@ async def open_agent(spec: Spec, state_dir: Path, *, host: Name | None) -> Async
             await store.close()
 
 
-async def _open_store(spec: Spec, place: "StateDir") -> "Store":
+async def _open_store(spec: Spec, place: "StateDir", host: Name) -> "Store":
     """The store that the spec names; an etcd may be away."""
     from understudy.control.reopening import ReopeningStore
     from understudy.store.etcd import TIMEOUT_S, EtcdSettings
@@ -102,7 +102,10 @@ async def _open_store(spec: Spec, place: "StateDir") -> "Store":
     wanted = spec.store
     if isinstance(wanted, SqliteStore):
         return await Sqlite.open(place.store)
-    endpoints = tuple(str(endpoint) for endpoint in wanted.endpoints)
+    # This host's own member first: it goes when we go. The others from the last on, where the primary rarely is.
+    here = next((one.address for one in spec.hosts if one.name == host), "")
+    nearest = sorted(reversed(wanted.endpoints), key=lambda endpoint: endpoint.host != here)
+    endpoints = tuple(str(endpoint) for endpoint in nearest)
     # No call may take longer than a cluster's own patience with the store: it would count as lost all the same.
     timeout_s = min([TIMEOUT_S, *(one.cluster.timers.timeout_ms / 1000 for one in spec.clusters)])
     settings = EtcdSettings(endpoints, spec.cluster, _tls(wanted.tls), _login(spec, wanted), timeout_s)
@@ -142,16 +145,8 @@ def _engines(  # noqa: PLR0917  # all that engines are put together from
     """What the agent needs for its clusters."""
     from understudy.control.clusters import Engines
 
-    agents = {one.name: Address(one.address, spec.agent_port) for one in spec.hosts}
-    agents = agents or {LOCAL: Address("127.0.0.1", spec.agent_port)}
-    return Engines(
-        host=host,
-        assemble=partial(_assemble, spec, place, host, key, clock),
-        router=router if host in spec.router_hosts else None,
-        listen=agents[host],
-        agents=agents,
-        key=key,
-    )
+    assemble = partial(_assemble, spec, place, host, key, clock)
+    return Engines(host, assemble, router if host in spec.router_hosts else None, key)
 
 
 def _assemble(  # noqa: PLR0917  # all that a cluster's parts are put together from

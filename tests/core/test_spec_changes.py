@@ -154,6 +154,11 @@ def test_what_else_stays_while_agents_run():
     hosts = (Host(Name("h1"), "10.0.0.1"),)
     other = replace(SPEC, cluster=Name("x"), agent_port=1, hosts=hosts, api=Address("127.0.0.2", 8600))
     refused = fixed_changes(SPEC, other)
-    assert len(refused) == 5
-    assert "(this machine is in force, h1 at 10.0.0.1 is asked for)" in "".join(refused)
+    assert len(refused) == 4
     assert all("end the agent and start it with the new spec" in sentence for sentence in refused)
+    several = replace(SPEC, hosts=(*hosts, Host(Name("h2"), "10.0.0.2")))
+    moved = replace(several, hosts=(*hosts, Host(Name("h2"), "10.0.0.3"), Host(Name("h3"), "10.0.0.4")))
+    assert ["h2" in sentence for sentence in fixed_changes(several, moved)] == [True]
+    fewer = replace(several, routers=(Name("h1"),))
+    assert fixed_changes(fewer, several) == ()
+    assert ["h2 cannot stop being a router" in sentence for sentence in fixed_changes(several, fewer)] == [True]

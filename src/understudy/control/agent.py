@@ -79,7 +79,7 @@ class Agent:
         """
         try:
             if self._clusters is not None:
-                await self._clusters.begin(self._wanted.clusters)
+                await self._clusters.begin(self._wanted)
             adopted = await self._begin_rollout()
         except BaseException:
             if self._clusters is not None:

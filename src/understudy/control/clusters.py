@@ -5,7 +5,7 @@ What happens to a cluster is control/cluster/'s and core/'s. How an engine is re
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -25,6 +25,7 @@ from understudy.core.cluster import Capabilities
 from understudy.core.cluster_why import cluster_why
 from understudy.core.errors import Refused
 from understudy.core.events import Entry, Event
+from understudy.core.model import LOCAL, Spec
 from understudy.core.stateful import PostgresService
 from understudy.core.text import Address, Name
 from understudy.core.what_if import Forecast, Mishap, what_if
@@ -79,10 +80,6 @@ class Engines:
     assemble: Assemble
     router: Rerouter | None
     """This host's; None when it runs none."""
-    listen: Address
-    """Where this agent answers others."""
-    agents: Mapping[Name, Address]
-    """Where each host's agent answers."""
     key: bytes
     """The cluster's, by which agents know each other."""
 
@@ -93,6 +90,12 @@ class _Running:
     parts: Parts
     loop: ClusterLoop
     task: asyncio.Task[None]
+
+
+def agents_of(spec: Spec) -> dict[Name, Address]:
+    """Where each host's agent answers others."""
+    agents = {host.name: Address(host.address, spec.agent_port) for host in spec.hosts}
+    return agents or {LOCAL: Address("127.0.0.1", spec.agent_port)}
 
 
 class Clusters:
@@ -108,13 +111,15 @@ class Clusters:
         self._tell = tell
         self._running: dict[Name, _Running] = {}
         self._orders = Orders(store, journal, clock, "an operator")
-        self._transport = AgentTransport(engines.agents, engines.key)
+        self._transport = AgentTransport({}, engines.key)
         self._port = AsyncExitStack()
 
-    async def begin(self, services: Iterable[PostgresService]) -> None:
-        """Answer other agents, and start the loops of these clusters. Fault when the port cannot be had."""
-        await self._port.enter_async_context(listening(self._engines.listen, self, self._engines.key))
-        for service in services:
+    async def begin(self, spec: Spec) -> None:
+        """Answer other agents, and start the loops of the spec's clusters. Fault when the port cannot be had."""
+        self._transport.addresses = agents_of(spec)
+        here = self._transport.addresses[self._engines.host]
+        await self._port.enter_async_context(listening(here, self, self._engines.key))
+        for service in spec.clusters:
             self._begin(service)
 
     def refuse(self, services: Iterable[PostgresService], version: int) -> None:
@@ -123,12 +128,13 @@ class Clusters:
             if service.name in self._running:
                 self._running[service.name].loop.refuse(replace(service.cluster, version=version))
 
-    async def change(self, services: Iterable[PostgresService], version: int) -> None:
+    async def change(self, spec: Spec, version: int) -> None:
         """Let the loops go on with what the spec in force says of their clusters; new ones begin, those that left end.
 
         `version` rises with every change of the spec.
         """
-        wanted = {each.name: replace(each, cluster=replace(each.cluster, version=version)) for each in services}
+        self._transport.addresses = agents_of(spec)
+        wanted = {each.name: replace(each, cluster=replace(each.cluster, version=version)) for each in spec.clusters}
         for name in [name for name in self._running if name not in wanted]:
             one = self._running.pop(name)
             one.task.cancel()

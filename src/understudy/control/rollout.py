@@ -95,7 +95,7 @@ class Rollout:
                 await self._loop.enforce(spec, version, *events)
                 self._loop.behind = False
                 if self._clusters is not None:
-                    await self._clusters.change(self._whole.clusters, self._loop.in_force.change)
+                    await self._clusters.change(self._whole, self._loop.in_force.change)
                 await self._supervisor.start(spec)
             except BaseException:
                 await (self._router.detach() if adopted else self._router.stop())
@@ -181,7 +181,7 @@ class Rollout:
         self._whole = whole
         self._loop.tell_change(change)
         if self._clusters is not None:
-            await self._clusters.change(whole.clusters, self._loop.in_force.change)
+            await self._clusters.change(whole, self._loop.in_force.change)
         await self._supervisor.start_new(spec)
         await self._supervisor.prune(spec)
         for job in self._supervisor.outdated(spec):

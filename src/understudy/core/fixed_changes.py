@@ -10,7 +10,7 @@ _KIND = "{} cannot become another kind of service: give the new one another name
 
 def fixed_changes(old: Spec, new: Spec) -> tuple[str, ...]:
     """Why `new` cannot follow `old`; empty when it can."""
-    return (*_agents_fixed(old, new), *_clusters_fixed(old, new))
+    return (*_agents_fixed(old, new), *_hosts_fixed(old, new), *_clusters_fixed(old, new))
 
 
 def _agents_fixed(old: Spec, new: Spec) -> Iterator[str]:
@@ -19,8 +19,7 @@ def _agents_fixed(old: Spec, new: Spec) -> Iterator[str]:
         "the store": (old.store, new.store),
         "the API's address": (old.api, new.api),
         "the agents' port": (old.agent_port, new.agent_port),
-        "what the hosts are": (_hosts(old), _hosts(new)),
-        "which hosts are routers": (", ".join(old.router_hosts), ", ".join(new.router_hosts)),
+        "whether there are several hosts": (bool(old.hosts), bool(new.hosts)),
     }
     for what, (was, wanted) in fixed.items():
         if was != wanted:
@@ -30,8 +29,17 @@ def _agents_fixed(old: Spec, new: Spec) -> Iterator[str]:
             )
 
 
-def _hosts(spec: Spec) -> str:
-    return ", ".join(f"{host.name} at {host.address}" for host in spec.hosts) or "this machine"
+def _hosts_fixed(old: Spec, new: Spec) -> Iterator[str]:
+    for host in new.hosts:
+        former = old.host(host.name)
+        if former is not None and former.address != host.address:
+            yield (
+                f"the address of {host.name} cannot change ({former.address} is in force, {host.address} is asked "
+                "for): set it back, or remove the host and add it under another name"
+            )
+    for name in old.router_hosts if old.hosts else ():
+        if new.host(name) is not None and name not in new.router_hosts:
+            yield f"{name} cannot stop being a router while its HAProxy runs: keep it among the routers"
 
 
 def _clusters_fixed(old: Spec, new: Spec) -> Iterator[str]:

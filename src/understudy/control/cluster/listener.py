@@ -86,13 +86,13 @@ class AgentTransport:
     """Fulfils the port `Transport` over the other agents' ports."""
 
     def __init__(self, addresses: Mapping[Name, Address], key: bytes) -> None:
-        self._addresses = addresses
+        self.addresses = addresses
         """Of each host's agent."""
         self._key = key
 
     async def ask(self, node: Node, request: PromiseRequest) -> bool:
         """Whether that node's agent promised. Raises Fault when it does not answer; the caller bounds the time."""
-        address = self._addresses.get(node.host)
+        address = self.addresses.get(node.host)
         if address is None:
             raise Fault(f"the host {node.host} of {node.name} is not in the spec")
         asked = line.Asked(node.name, secrets.token_hex(16), request)
