@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -193,6 +194,31 @@ async def test_started_by_hand(cluster: Cluster) -> None:
     assert (await cluster.see(A)).running is Running.DEAD
 
 
+async def test_nodes_come_and_go(cluster: Cluster) -> None:
+    """A running primary keeps a place for just the nodes that there are, without being started anew."""
+
+    async def slots() -> set[str]:
+        return {str(name) for (name,) in await cluster.ask(A, "SELECT slot_name FROM pg_replication_slots")}
+
+    async def until_slots(wanted: set[str]) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while await slots() != wanted:  # noqa: ASYNC110  it tells nobody
+                await asyncio.sleep(0.02)
+
+    postmaster = (await cluster.family(A))[0]
+    whole = cluster.bench._service(A)
+    await cluster.do(Close, C, 2)
+    await until_slots({"understudy_b", "understudy_c"})
+    left = tuple(node for node in whole.nodes if node.name != C)
+    fewer = replace(whole, nodes=left, cluster=replace(whole.cluster, nodes=tuple(one.node for one in left)))
+    cluster.bench.drivers[A].change(fewer)
+    await until_slots({"understudy_b"})
+    cluster.bench.drivers[A].change(whole)
+    await until_slots({"understudy_b", "understudy_c"})
+    assert (await cluster.family(A))[0] == postmaster
+    assert await cluster.bench.write(A, "all along")
+
+
 async def test_no_secret_in_sight(cluster: Cluster) -> None:
     """No password, and nothing made of one, is in a process's arguments or environment, a log, or a file for others."""
     secrets = (PASSWORD, settings.role_password(PASSWORD))
@@ -213,4 +239,7 @@ def _files(place: settings.Place) -> list[str]:
 
 
 def _of_process(pid: int, part: str) -> str:
-    return Path(f"/proc/{pid}/{part}").read_text(errors="replace")
+    try:
+        return Path(f"/proc/{pid}/{part}").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):  # sessions come and go
+        return ""

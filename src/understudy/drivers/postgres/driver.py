@@ -32,6 +32,7 @@ from understudy.core.stateful import PostgresService
 from understudy.core.text import Name
 from understudy.drivers.base import DriverFault, EngineProcess, NeedsRebuild, Observation
 from understudy.drivers.postgres import beside, binaries, check, control_file, copying, follow, promote
+from understudy.drivers.postgres.beside import Beside
 from understudy.drivers.postgres.branches import Unknown
 from understudy.drivers.postgres.home import Home
 from understudy.drivers.postgres.observe import Said, Sight
@@ -44,6 +45,7 @@ from understudy.drivers.postgres.tools import Account, Tools
 CAPABILITIES = Capabilities(zero_loss_commit=True, revocation=True, rewind=True, graceful_handover=True)
 _WATCH_S, _WATCH_EVERY_S = 10.0, 0.005
 """How long, and how often, it is looked for what comes soon after an action."""
+_AGAIN_S = 1.0
 _MARGIN_S = 1.0
 """Of the time of what copies: to say how far it is."""
 
@@ -66,17 +68,7 @@ class PostgresDriver:
         password: str,
         discarded: Callable[[LossReport], None] = lambda _report: None,
     ) -> None:
-        places = beside.of(data)
-        addresses = {node.name: node.address for node in service.nodes}
-        self._place = Place(
-            name=name,
-            address=addresses.pop(name),
-            peers=tuple(addresses.items()),
-            data=places.data,
-            ours=places.run,
-            superuser=service.superuser.name,
-            timers=service.cluster.timers,
-        )
+        self._place = _place(service, name, beside.of(data))
         self._account = account
         self._password = password
         self._discarded = discarded
@@ -88,6 +80,8 @@ class PostgresDriver:
         self._ladder: Ladder | None = None
         self._told: Callable[[], None] = lambda: None
         self._watch: asyncio.Task[None] | None = None
+        self._afterwards: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
         self._receiver: tuple[int, int] | None = None
         """The process that holds the link, and its pidfd."""
 
@@ -116,6 +110,15 @@ class PostgresDriver:
         wrong = await asyncio.to_thread(stored)
         return (wrong,) if wrong else ()
 
+    def change(self, service: PostgresService) -> None:
+        """The service is another now: nodes have come or gone. What runs is told of it, soon, and by itself."""
+        place = _place(service, self._place.name, beside.of(self._place.data))
+        if place == self._place:
+            return
+        self._place = self._engine.place = self._sources.place = place
+        self._engine.changed = True
+        self._tell_engine()
+
     def listen(self, told: Callable[[], None]) -> None:
         """News goes to the last who asked."""
         self._told = told
@@ -127,10 +130,19 @@ class PostgresDriver:
         self._watch_receiver()
         return seen
 
-    async def perform(self, action: Action) -> None:  # noqa: C901  one line for each action
+    async def perform(self, action: Action) -> None:
         """Do it, to the end."""
-        engine, within_s = self._engine, action.deadline_ms / 1000
         self._stop_watching()
+        if self._telling is not None:
+            self._telling.cancel()
+            await asyncio.wait({self._telling})
+        try:
+            await self._perform(action)
+        finally:
+            self._tell_engine()
+
+    async def _perform(self, action: Action) -> None:  # noqa: C901  one line for each action
+        engine, within_s = self._engine, action.deadline_ms / 1000
         match action:
             case Bootstrap():
                 await self._bootstrap(within_s)
@@ -144,7 +156,7 @@ class PostgresDriver:
                 await self._follow(action)
             case Promote():
                 await promote.promote(engine, action.epoch, action.sync)
-                await self._sight.look()  # which notes the new timeline, before anybody can copy it
+                self._afterwards = asyncio.create_task(self._after_promotion())
                 self._look_out(self._sight.covered)
             case Open():
                 await self._open(action.epoch)
@@ -160,6 +172,9 @@ class PostgresDriver:
     async def close(self) -> None:
         """Let go of it; the engine goes on."""
         self._stop_watching()
+        for task in (self._afterwards, self._telling):
+            if task is not None:
+                task.cancel()
         self._forget_receiver()
         self._sight.close()
         self._engine.drop()
@@ -289,6 +304,24 @@ class PostgresDriver:
         if why:
             raise Refused(f"The data of {self._place.name} must not be started: {why}")
 
+    # ---- another service ----
+
+    def _tell_engine(self) -> None:
+        """See to it that a running engine lets in, and keeps a slot for, the nodes that there are now."""
+        if self._engine.changed and (self._telling is None or self._telling.done()):
+            self._telling = asyncio.create_task(self._until_told())
+
+    async def _until_told(self) -> None:
+        while self._engine.changed:
+            with suppress(Refused):
+                if not (await self._engine.state()).running:
+                    return  # the next start writes everything
+                await self._engine.reload()
+                await promote.ensure_slots(self._engine, anew=False)
+                self._engine.changed = False
+                return
+            await asyncio.sleep(_AGAIN_S)
+
     # ---- what comes soon ----
 
     def _look_out(self, came: Callable[[Said], bool]) -> None:
@@ -300,6 +333,12 @@ class PostgresDriver:
             async with asyncio.timeout(_WATCH_S):
                 await until(lambda: self._has(came), _WATCH_EVERY_S)
         self._told()
+
+    async def _after_promotion(self) -> None:
+        """What has to be on the disk soon, and holds up nobody: the order to be a standby, the new timeline's id."""
+        with suppress(Refused):
+            await self._engine.disk.do(self._engine.make_standby, FILES_S)
+            await self._sight.look()
 
     async def _has(self, came: Callable[[Said], bool]) -> bool:
         return came(await self._sight.ask())
@@ -330,3 +369,17 @@ class PostgresDriver:
             asyncio.get_running_loop().remove_reader(self._receiver[1])
             os.close(self._receiver[1])
             self._receiver = None
+
+
+def _place(service: PostgresService, name: Name, places: Beside) -> Place:
+    """What the service says of this node."""
+    addresses = {node.name: node.address for node in service.nodes}
+    return Place(
+        name=name,
+        address=addresses.pop(name),
+        peers=tuple(addresses.items()),
+        data=places.data,
+        ours=places.run,
+        superuser=service.superuser.name,
+        timers=service.cluster.timers,
+    )

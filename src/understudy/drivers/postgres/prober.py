@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from understudy.core.cluster import Node
 from understudy.core.stateful import PostgresService
+from understudy.core.text import Address, Name
 from understudy.drivers.postgres import settings
 
 _DEADLINE_S = 0.5
@@ -24,11 +25,18 @@ class PostgresProber:
     """For the nodes of one cluster, from this host."""
 
     def __init__(self, service: PostgresService) -> None:
+        self._addresses: dict[Name, Address] = {}
+        self.change(service)
+
+    def change(self, service: PostgresService) -> None:
+        """The service is another now: nodes have come or gone."""
         self._addresses = {node.name: node.address for node in service.nodes}
 
     async def answers(self, node: Node) -> bool:
         """Whether it takes sessions: it asks who we are, or says that it does not want us."""
-        address = self._addresses[node.name]
+        address = self._addresses.get(node.name)
+        if address is None:
+            return False
         try:
             async with asyncio.timeout(_DEADLINE_S):
                 reader, writer = await asyncio.open_connection(address.host, address.port)

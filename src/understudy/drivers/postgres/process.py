@@ -6,6 +6,7 @@ told, whole or not at all; `standby.signal` is in the data whenever the engine i
 
 import asyncio
 import os
+import pwd
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -17,7 +18,7 @@ from understudy.core.errors import Refused
 from understudy.drivers.base import DriverFault, EngineProcess, EngineState, OsUser
 from understudy.drivers.postgres import beside, binaries, settings, theirs
 from understudy.drivers.postgres.aside import Aside
-from understudy.drivers.postgres.client import Row, Session, conninfo
+from understudy.drivers.postgres.client import Row, Session, conninfo, once
 from understudy.drivers.postgres.settings import InForce, Place
 from understudy.drivers.postgres.tools import ENVIRONMENT, Account, Tools
 
@@ -39,6 +40,8 @@ class Engine:
     def __init__(self, place: Place, process: EngineProcess, tools: Callable[[], Tools], password: str) -> None:
         self.place = place
         self.process = process
+        self.changed = False
+        """Whether what runs has yet to be told of another `place`."""
         self._tools = tools
         self._password = password
         self.disk = Aside(f"{place.name}'s disk")
@@ -68,20 +71,12 @@ class Engine:
             options="-c synchronous_commit=local",
         )
 
-    async def fresh(self) -> Session:
-        """A new session, which replaces the one that is kept: its process was started by the postmaster just now."""
-        session = await Session.open(self.conninfo())
-        self.drop()
-        self._session = session
-        return session
-
     async def ask(self, sql: str, *values: str | None, within_s: float = _ANSWER_S) -> list[Row]:
         """Ask on the session that is kept. Raises SqlFault; DriverFault when it does not answer in time."""
         try:
             async with asyncio.timeout(within_s), self._one_at_a_time:
                 if self._session is None or not self._session.alive:
-                    await self.fresh()
-                assert self._session is not None  # noqa: S101  just made
+                    self._session = await Session.open(self.conninfo())
                 return await self._session.ask(sql, *values)
         except TimeoutError:
             raise DriverFault(f"PostgreSQL on {self.place.name} does not answer within {within_s:.1f} s.") from None
@@ -125,13 +120,15 @@ class Engine:
 
     async def has_read_for_certain(self, now: InForce) -> None:
         """Wait until the postmaster has read all of it, and whoever comes in goes by it."""
-        async with asyncio.timeout(FILES_S):
-            while True:
-                async with self._one_at_a_time:
-                    session = await self.fresh()
-                    if self._is_read(now, (await session.ask(_IN_FORCE))[0]):
-                        return
-                await asyncio.sleep(POLL_S)
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                await until(lambda: self._newcomer_has_read(now))
+        except TimeoutError:
+            raise DriverFault(f"PostgreSQL on {self.place.name} does not read its configuration.") from None
+
+    async def _newcomer_has_read(self, now: InForce) -> bool:
+        """Asked of a process that the postmaster has just started."""
+        return self._is_read(now, (await once(self.conninfo(), _IN_FORCE))[0])
 
     def _is_read(self, now: InForce, row: Row) -> bool:
         """Whether the engine goes by this configuration. DriverFault when something else overrules a part of it."""
@@ -171,6 +168,9 @@ class Engine:
             text = theirs.read(place.data / "pg_hba.conf", account)
             _put(place.passwords, settings.passwords(place, self._password), account)
             _put(place.hba, settings.hba(place, now, text), account)
+            mapped = theirs.read(place.data / "pg_ident.conf", account)
+            us = (account.name, pwd.getpwuid(os.geteuid()).pw_name)
+            _put(place.ident, settings.ident(place, us, mapped), account)
             if now.source is None:
                 place.follow_password.unlink(missing_ok=True)
             else:

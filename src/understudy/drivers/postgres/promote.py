@@ -8,6 +8,7 @@ The flag is set since the engine was started; so between the two rules a write w
 
 import asyncio
 import signal
+import time
 
 from understudy.core.errors import Refused
 from understudy.core.record import SyncConfig
@@ -22,12 +23,18 @@ _SENDERS_S = 1.0
 _MARGIN_S = 0.5
 """Of an action's time: for what comes after its longest step."""
 
-_ROLE = "SELECT FROM pg_roles WHERE rolname = $1 AND rolsuper AND rolreplication AND rolcanlogin"
+_READY = """
+SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1 AND rolsuper AND rolreplication AND rolcanlogin),
+       (SELECT count(*) FROM pg_replication_slots WHERE slot_name = ANY ($2))
+"""
 _STRANGERS = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
  WHERE backend_type = 'client backend' AND client_addr IS NOT NULL AND usename <> $1
 """
-_SLOTS = "SELECT slot_name, active, restart_lsn IS NOT NULL FROM pg_replication_slots WHERE slot_type = 'physical'"
+_SLOTS = """
+SELECT slot_name, active, restart_lsn IS NOT NULL FROM pg_replication_slots
+ WHERE slot_type = 'physical' AND starts_with(slot_name, $1)
+"""
 _MARK = "SELECT pg_logical_emit_message(true, 'understudy', 'rule')"
 _WAITS = "SELECT FROM pg_stat_activity WHERE pid = $1::int AND wait_event = 'SyncRep'"
 _BEHIND = "SELECT pid FROM pg_stat_replication WHERE state = 'streaming' AND sent_lsn < $1::pg_lsn"
@@ -39,17 +46,23 @@ async def promote(engine: Engine, epoch: int, rule: SyncConfig) -> None:
     if not (await engine.state()).running:
         raise DriverFault(f"{name} is not running, so it cannot be promoted.")
     in_recovery, promoted = await _role_and_epoch(engine)
-    if not in_recovery and promoted != epoch:
-        raise Refused(f"{name} is a primary of epoch {promoted}; close it first.")
-    if in_recovery:
+    if not in_recovery:
+        if promoted != epoch:
+            raise Refused(f"{name} is a primary of epoch {promoted}; close it first.")
+        await set_rule(engine, rule)
+    else:
+        ready = await _is_ready(engine)
         now = await engine.write(epoch=epoch, source=None, clients=False, rule=rule, proven=rule)
         await engine.process.signal(signal.SIGHUP)
         await engine.ask("SELECT pg_promote(false)")
-        await engine.has_read_for_certain(now)
-        await until(lambda: _recovered(engine))
-    await engine.disk.do(engine.make_standby, FILES_S)  # its recovery's end took the file away
-    if not in_recovery:
-        await set_rule(engine, rule)
+        certain = asyncio.create_task(engine.has_read_for_certain(now))
+        try:
+            await until(lambda: _recovered(engine))
+            await certain
+        finally:
+            certain.cancel()
+        if ready and await _strangers_gone(engine):
+            return
     if not (await engine.in_force()).clients:
         await until(lambda: _strangers_gone(engine))
     await _ensure_role(engine)
@@ -86,9 +99,11 @@ async def stop_gracefully(engine: Engine, tools: Tools, epoch: int, deadline_s: 
     """Stop so that every standby that is connected has everything. Raises DriverFault when it had to be killed."""
     if not (await engine.state()).running:
         return
-    await engine.ask("CHECKPOINT", within_s=max(_MARGIN_S, deadline_s - 2 * _MARGIN_S))
+    until_s = time.monotonic() + deadline_s
+    await engine.ask("CHECKPOINT", within_s=max(_MARGIN_S, deadline_s / 2))  # while clients still write
     engine.drop()
-    await engine.process.stop(signal.SIGINT, within_s=max(_MARGIN_S, deadline_s - _MARGIN_S), epoch=epoch)
+    within_s = max(_MARGIN_S, until_s - time.monotonic() - _MARGIN_S)
+    await engine.process.stop(signal.SIGINT, within_s=within_s, epoch=epoch)
     left = (await control_file.read(tools, engine.place.data)).state
     if not left.clean:
         raise DriverFault(
@@ -98,21 +113,30 @@ async def stop_gracefully(engine: Engine, tools: Tools, epoch: int, deadline_s: 
 
 
 async def ensure_slots(engine: Engine, *, anew: bool) -> None:
-    """A slot for each peer, so that whoever follows this node finds one.
+    """A slot for each peer, so that whoever follows this node finds one; none for nodes that are no more.
 
     anew: those of earlier followers are made anew, so that they hold back nothing that nobody will ask for.
     """
-    there = {name: active == "t" or holds == "f" for name, active, holds in await engine.ask(_SLOTS)}
-    for name in (settings.slot_name(peer) for peer, _ in engine.place.peers):
-        if anew and not there.get(name, True):
+    wanted = {settings.slot_name(peer) for peer, _ in engine.place.peers}
+    there = set()
+    for name, active, holds in await engine.ask(_SLOTS, settings.SLOTS):
+        if active == "f" and (name not in wanted or (anew and holds == "t")):
             await engine.ask("SELECT pg_drop_replication_slot($1)", name)
-            del there[name]
-        if name not in there:
-            await engine.ask("SELECT pg_create_physical_replication_slot($1)", name)
+        else:
+            there.add(name)
+    for name in sorted(wanted - there):
+        await engine.ask("SELECT pg_create_physical_replication_slot($1)", name)
 
 
 async def _recovered(engine: Engine) -> bool:
     return (await engine.ask("SELECT pg_is_in_recovery()"))[0][0] == "f"
+
+
+async def _is_ready(engine: Engine) -> bool:
+    """Whether nothing will have to be made once it is a primary."""
+    slots = [settings.slot_name(peer) for peer, _ in engine.place.peers]
+    [[role, there]] = await engine.ask(_READY, settings.ROLE, "{" + ",".join(slots) + "}")
+    return role == "t" and int(there or 0) == len(slots)
 
 
 async def _strangers_gone(engine: Engine) -> bool:
@@ -122,7 +146,8 @@ async def _strangers_gone(engine: Engine) -> bool:
 
 async def _ensure_role(engine: Engine) -> None:
     """The role that nodes use between themselves, with the password that all of them know."""
-    if await engine.ask(_ROLE, settings.ROLE):
+    [[there, _]] = await engine.ask(_READY, settings.ROLE, "{}")
+    if there == "t":
         return
     await engine.ask(
         f"DO $$BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{settings.ROLE}') THEN "

@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from understudy.core.text import Address, Name
 
 ROLE = "understudy"
 """The role that nodes use between themselves."""
+SLOTS = "understudy_"
+"""What the names of our replication slots begin with."""
 
 NOBODY_YET = SyncConfig(frozenset({Name("understudy-nobody-yet")}), 1)
 """The commit rule of every engine that is no primary: nobody of that name is there, so nothing is ever acknowledged.
@@ -82,6 +85,11 @@ class Place:
         return self.ours / "pg_hba.conf"
 
     @property
+    def ident(self) -> Path:
+        """Who is whom on the socket."""
+        return self.ours / "pg_ident.conf"
+
+    @property
     def passwords(self) -> Path:
         """Of everybody whom we are."""
         return self.ours / "pgpass"
@@ -139,7 +147,7 @@ def hba(place: Place, now: InForce, theirs: str) -> str:
     """
     lines = [
         "# Written by understudy; what you write here is lost: yours is the pg_hba.conf in the data directory.",
-        f'local all "{place.superuser}" scram-sha-256',
+        f'local all "{place.superuser}" peer map=understudy',
     ]
     for host in dict.fromkeys(address.host for _, address in (*place.peers, (place.name, place.address))):
         whole = f"{host}/{128 if ':' in host else 32}"
@@ -148,6 +156,13 @@ def hba(place: Place, now: InForce, theirs: str) -> str:
     if now.clients:
         lines += ["# Yours:", theirs]
     return "\n".join(lines) + "\n"
+
+
+def ident(place: Place, us: Sequence[str], theirs: str) -> str:
+    """Which users of this host are the superuser on the socket: the engine's own, and the agent's."""
+    lines = ["# Written by understudy; what you write here is lost: yours is the pg_ident.conf in the data directory."]
+    lines += [f'understudy "{user}" "{place.superuser}"' for user in dict.fromkeys(us)]
+    return "\n".join([*lines, theirs]) + "\n"
 
 
 def passwords(place: Place, password: str) -> str:
@@ -189,7 +204,7 @@ def read_rule(words: str) -> SyncConfig | None:
 def slot_name(node: Name) -> str:
     """The replication slot for that standby. Slots know small letters, digits and `_` only; names differ by more."""
     plain = re.sub("[^a-z0-9]", lambda found: f"_{ord(found[0]):02x}", node)
-    return f"understudy_{plain}" if len(plain) <= 50 else f"understudy_{hashlib.sha256(node.encode()).hexdigest()[:32]}"
+    return SLOTS + (plain if len(plain) <= 50 else hashlib.sha256(node.encode()).hexdigest()[:32])
 
 
 def follow_conninfo(place: Place, address: Address) -> str:
@@ -219,6 +234,7 @@ def owned(place: Place, now: InForce) -> dict[str, str]:
         "port": str(place.address.port),
         "unix_socket_directories": str(place.ours),
         "hba_file": str(place.hba),
+        "ident_file": str(place.ident),
         "hot_standby": "on",
         "full_page_writes": "on",
         "wal_log_hints": "on",

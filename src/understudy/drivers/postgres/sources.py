@@ -13,6 +13,8 @@ from understudy.drivers.postgres.home import Source
 from understudy.drivers.postgres.settings import Place
 
 _ANSWER_S = 5.0
+_NOTING_S, _NOTED_AFTER = 0.1, 20
+"""How often, and how many times, a new primary is asked whether it has noted which timeline it has begun."""
 _WHERE = f"""
 SELECT pg_is_in_recovery(), CASE WHEN NOT pg_is_in_recovery() THEN pg_walfile_name(pg_current_wal_flush_lsn()) END,
        CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn() END, pg_read_file('{branches.KEPT}')
@@ -23,7 +25,7 @@ class Sources:
     """Every other node of the cluster."""
 
     def __init__(self, place: Place) -> None:
-        self._place = place
+        self.place = place
 
     def of(self, name: Name) -> Source:
         """That node. Raises Refused when it is none of the cluster."""
@@ -36,7 +38,7 @@ class Sources:
 
     async def reserve_slot(self, name: Name) -> None:
         """A place there for us that keeps the log from now on. One that has lost its log is made anew."""
-        slot = settings.slot_name(self._place.name)
+        slot = settings.slot_name(self.place.name)
         there = await self._ask(
             name, "SELECT active, restart_lsn, wal_status FROM pg_replication_slots WHERE slot_name = $1", slot
         )
@@ -52,7 +54,15 @@ class Sources:
         return kept or "{}"
 
     async def position(self, name: Name) -> Position:
-        """Where it stands. Raises DriverFault while it is no primary."""
+        """Where it stands. Raises DriverFault while it is no primary, or has not noted its own timeline."""
+        for _ in range(_NOTED_AFTER):
+            there = await self._position(name)
+            if there is not None:
+                return there
+            await asyncio.sleep(_NOTING_S)
+        raise DriverFault(f"{name} has become primary just now, and has not looked at itself since.")
+
+    async def _position(self, name: Name) -> Position | None:
         [[in_recovery, file, flushed, kept]] = await self._ask(name, _WHERE)
         if in_recovery == "t" or file is None or flushed is None:
             raise DriverFault(f"{name} is no primary yet.")
@@ -62,7 +72,7 @@ class Sources:
             [[text]] = await self._ask(name, f"SELECT pg_read_file('pg_wal/{timeline:08X}.history')")
             history = branches.parse_history(text or "")
         if str(timeline) not in ids:
-            raise DriverFault(f"{name} has become primary just now, and has not looked at itself since.")
+            return None
         starts = [0, *(end for _, end in history)]
         numbers = [*(number for number, _ in history), timeline]
         found = tuple(
@@ -78,16 +88,16 @@ class Sources:
             raise DriverFault(f"{name} does not answer within {_ANSWER_S:.0f} s.") from None
 
     def _conninfo(self, name: Name) -> str:
-        address = self._place.peer(name)
+        address = self.place.peer(name)
         if address is None:
-            raise Refused(f"{name} is no other node of this cluster than {self._place.name}.")
+            raise Refused(f"{name} is no other node of this cluster than {self.place.name}.")
         return conninfo(
             host=address.host,
             port=address.port,
             user=settings.ROLE,
             dbname="postgres",
-            passfile=str(self._place.passwords),
-            application_name=f"understudy {self._place.name}",
+            passfile=str(self.place.passwords),
+            application_name=f"understudy {self.place.name}",
             gssencmode="disable",
             connect_timeout=2,
         )
