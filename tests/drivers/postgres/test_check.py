@@ -21,6 +21,7 @@ def stopped(root: Path, template: Path) -> Engine:
     """A primary's data, that nobody runs on."""
     copy_tree(template / "a", root / "a")
     (root / "a" / "standby.signal").unlink(missing_ok=True)
+    set_to("max_prepared_transactions", "10")(root / "a")
     return Engine("a", root)
 
 
@@ -58,6 +59,7 @@ FAULTS = {
     "fsync": (set_to("fsync", "off"), "fsync is off"),
     "senders": (set_to("max_wal_senders", "4"), "max_wal_senders is 4 .* at least 5"),
     "slots": (set_to("max_replication_slots", "2"), "max_replication_slots is 2"),
+    "lowered": (set_to("max_connections", "50"), "max_connections is 50 .* was 100 when it last ran"),
     "target": (set_to("recovery_target_name", "'there'"), "recovery_target_name is set"),
     "nonsense": (set_to("max_connections", "many"), "does not take the settings"),
     "settings elsewhere": (lambda data: (data / "postgresql.conf").unlink(), "no postgresql.conf"),
@@ -81,7 +83,6 @@ async def test_each_fault(stopped: Engine, name: str) -> None:
 
 async def test_nothing_wrong(stopped: Engine) -> None:
     """Data that fits has no fault; an empty directory, or none, has none either; what understudy sets is told."""
-    set_to("max_prepared_transactions", "10")(stopped.data)
     control = await control_file.read(stopped.tools, stopped.data)
     expected = replace(THREE, system_identifier=control.system_identifier, major=15, settings=control.settings)
     found = await check.check_node(stopped.home, expected)
@@ -134,6 +135,7 @@ async def test_somebody_runs_it(a: Engine) -> None:
     assert [fault for fault in found.faults if f"process {a.process.pid}" in fault]
     a.crash()
     (a.data / "postmaster.pid").write_text(f"{os.getpid()}\n")
+    set_to("max_prepared_transactions", "10")(a.data)
     assert (await check.check_node(a.home, THREE)).faults == ()
 
 

@@ -52,6 +52,8 @@ _TARGETS = (
 )
 _NEEDS = {"max_wal_senders": 2, "max_replication_slots": 0}
 """So many more than there are nodes: a copy takes two connections."""
+_DEFAULTED = {"max_wal_senders"}
+"""Where understudy has a default of its own, which `postgres -C` does not know."""
 _WRONG_PASSWORD = ("authentication failed", "password retrieved from file")
 _COUNT, _MAPPING = struct.Struct("=i"), struct.Struct("=II")
 _AUTHID, _NAME_BYTES = 1260, 64
@@ -111,6 +113,7 @@ async def check_node(home: Home, expected: Expected) -> Found:
     except Refused as fault:  # where the way there is barred, that is why
         return Found(tuple(texts or [str(fault)]))
     texts += _setting_faults(home, settings, expected)
+    texts += _lowered_faults(home, settings, control)
     return Found(tuple(texts), tuple(_changes(settings)))
 
 
@@ -350,8 +353,18 @@ def _setting_faults(home: Home, settings: Mapping[str, str], expected: Expected)
         if settings[name]:
             yield f"{name} is set in {place}, so a standby would stop there: remove it"
     for name, theirs in expected.settings.items():
-        if int(settings.get(name, theirs)) < int(theirs):
+        if name not in _DEFAULTED and int(settings.get(name, theirs)) < int(theirs):
             yield f"{name} is {settings[name]} in {place} and {theirs} on the primary: a standby needs as much"
+
+
+def _lowered_faults(home: Home, settings: Mapping[str, str], control: ControlFile) -> Iterator[str]:
+    """Every node of ours is started as a standby first, and then needs what its log was written with."""
+    for name, before in control.settings.items():
+        if name not in _DEFAULTED and int(settings[name]) < int(before):
+            yield (
+                f"{name} is {settings[name]} in {home.data}/postgresql.conf and was {before} when it last ran: "
+                f"set it to {before} at least, for it cannot recover with less"
+            )
 
 
 def _changes(settings: Mapping[str, str]) -> Iterator[str]:
