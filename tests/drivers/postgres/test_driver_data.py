@@ -59,7 +59,7 @@ async def level(bench: PostgresBench) -> None:
 async def lose_some(bench: PostgresBench, old: Name, new: Name, other: Name, epoch: int) -> set[int]:
     """A failover in which the old primary keeps three transactions that nobody else has."""
     await level(bench)
-    for name in (new, other):
+    for name in (other, new):  # the new one last: so it has the most
         await do(bench, Freeze, name, epoch)
     lost = {await write(bench, old, f"lost {epoch} {number}") for number in range(3)}
     await do(bench, Close, old, epoch)
