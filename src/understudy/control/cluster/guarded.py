@@ -39,7 +39,11 @@ class GuardedEngine:
     async def look(self) -> EngineState:
         """Whether the engine runs, as its guard said last."""
         guard = await self._attached()
-        return _state(guard.status) if guard is not None else EngineState(running=False)
+        if guard is not None:
+            return _state(guard.status)
+        if _family_left(self._directory / FAMILY):
+            raise DriverFault("The guard is gone, and what it guarded is not; it has to be killed.")
+        return EngineState(running=False)
 
     async def start(
         self,
@@ -126,7 +130,7 @@ class GuardedEngine:
         return guard
 
     async def _attached(self) -> Guard | None:
-        """The guard, attached to; None when there certainly is none."""
+        """The guard, attached to; None when there certainly is none, whatever it may have left."""
         if self._guard is not None and self._guard.lost is None:
             return self._guard
         async with self._one_at_a_time:
@@ -136,11 +140,9 @@ class GuardedEngine:
             try:
                 guard = await Guard.attach(self._directory)
             except Fault as error:
-                if not isinstance(error.__cause__, _OVER):
-                    raise DriverFault(str(error)) from error
-                if _family_left(self._directory / FAMILY):
-                    raise DriverFault("The guard is gone, and what it guarded is just being killed.") from error
-                return None
+                if isinstance(error.__cause__, _OVER):
+                    return None
+                raise DriverFault(str(error)) from error
             self._keep(guard)
             return guard
 

@@ -195,9 +195,7 @@ class PostgresDriver:
 
     async def _close(self, epoch: int) -> None:
         await self._engine.kill(epoch)
-        with suppress(Refused):  # on a hung disk: no start of ours comes without it
-            if not copying.is_empty(self._place.data):
-                await self._engine.disk.do(self._engine.make_standby, FILES_S)
+        self._afterwards = asyncio.create_task(self._after_close())
 
     async def _freeze(self, epoch: int) -> None:
         if not self._sight.knows_its_end:
@@ -289,18 +287,19 @@ class PostgresDriver:
         return self._programs
 
     async def _settled(self) -> Home:
+        tools = await self._engine.disk.do(self._tools, FILES_S)
         if self._home is None:
-            self._home = Home(self._place.name, self._place.data, self._tools(), configure=lambda _data: None)
-        home = self._home = replace(self._home, tools=self._tools())
+            self._home = Home(self._place.name, self._place.data, tools, configure=lambda _data: None)
+        home = self._home = replace(self._home, tools=tools)
         await copying.settle(home)
         return home
 
     async def _must_be_startable(self) -> None:
-        await self._settled()
+        home = await self._settled()
         data = self._place.data
-        if copying.is_empty(data):
+        if await home.on_disk(partial(copying.is_empty, data)):
             raise Refused(f"{self._place.name} has no data to start with; rebuild it.")
-        why = copying.unusable(data)
+        why = await home.on_disk(partial(copying.unusable, data))
         if why:
             raise Refused(f"The data of {self._place.name} must not be started: {why}")
 
@@ -333,6 +332,11 @@ class PostgresDriver:
             async with asyncio.timeout(_WATCH_S):
                 await until(lambda: self._has(came), _WATCH_EVERY_S)
         self._told()
+
+    async def _after_close(self) -> None:
+        """No start by another hand may be writable either. On a hung disk there is none."""
+        with suppress(Refused):
+            await self._engine.disk.do(self._engine.make_standby, FILES_S)
 
     async def _after_promotion(self) -> None:
         """What has to be on the disk soon, and holds up nobody: the order to be a standby, the new timeline's id."""

@@ -24,6 +24,8 @@ from understudy.drivers.postgres.tools import ENVIRONMENT, Account, Tools
 
 FILES_S = 2.0
 """How long small files may take."""
+_GLANCE_S = 0.5
+"""How long it may take to see that nobody else runs on the data, before a disk counts as hung."""
 _ANSWER_S = 5.0
 """How long an engine may take to answer while something is done to it; what is done has a deadline of its own."""
 POLL_S = 0.001
@@ -150,8 +152,9 @@ class Engine:
         return self._session.verifier(settings.ROLE, settings.role_password(self._password))
 
     def make_standby(self) -> None:
-        """See to it that the next start is a standby's. On a thread."""
-        make_standby(self.place.data, self._tools())
+        """See to it that the next start is a standby's, where there is any data. On a thread."""
+        if (self.place.data / "PG_VERSION").exists():
+            make_standby(self.place.data, self._tools())
 
     def _read(self) -> InForce:
         try:
@@ -254,7 +257,7 @@ class Engine:
         self.drop()
         await self.process.kill(epoch=epoch)
         try:
-            stranger = await self.disk.do(lambda: runs_unguarded(self.place.data), FILES_S)
+            stranger = await self.disk.do(lambda: runs_unguarded(self.place.data), _GLANCE_S)
         except DriverFault:
             return  # on a hung disk nothing can have been started
         if stranger is not None:
