@@ -3,12 +3,11 @@ PY := .venv/bin/python
 SPEC ?= examples/shop.yaml
 STATE ?= .state
 
-RUNS ?= 200
 SEEDS ?= 1000
 FIRST_SEED ?= 1
 MOST_SEEDS ?= 2000
 
-.PHONY: up setup test lint types bench-http bench-cpu bench-reload bench-scale .bench prove-guard sim sim-bugs clean
+.PHONY: up setup test lint types bench-http bench-cpu bench-reload bench-scale bench-postgres .bench prove-guard sim sim-bugs clean
 
 up: setup               ## set up what is missing and run the example in the foreground
 	@.venv/bin/understudy up $(SPEC) --state-dir $(STATE)
@@ -46,12 +45,15 @@ bench-reload: .bench    ## what 20 reloads under load cost the clients (needs ro
 bench-scale: .bench     ## 1 000 services of 10 endpoints: applying, one weight, idling (needs root)
 	@$(PY) -m bench.scale
 
+bench-postgres: .bench  ## a primary killed, cut off, switched over: ours RUNS times, Patroni PEER_RUNS times; FAULTS (needs root)
+	@$(PY) -m bench.postgres --runs $(or $(RUNS),20) --peer-runs $(or $(PEER_RUNS),5) $(FAULTS:%=--fault %)
+
 .bench: setup           # what the benches need on top
 	@./setup-host bench
 	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 
 prove-guard: setup      ## every fault of the guard's proof RUNS times (as root all of them), and the worst margins
-	@$(PY) -m tests.guard.proof --runs $(RUNS)
+	@$(PY) -m tests.guard.proof --runs $(or $(RUNS),200)
 
 sim: .venv/.done        ## SEEDS simulated fault schedules from FIRST_SEED on; VERBOSE=1 prints what happened
 	@VERBOSE=$(VERBOSE) $(PY) -m tests.simulation $(SEEDS) $(FIRST_SEED)

@@ -245,6 +245,11 @@ class Engines(Ground):
         """Whether there is a primary, everybody follows it, and nothing is under way."""
         raise NotImplementedError
 
+    def target(self) -> str:
+        """A node that a switchover may go to."""
+        primary = self.primary()
+        return next(node for node in NODES if node != primary)
+
     def switchover(self, to: str) -> float:
         """Order it and wait for its end."""
         raise NotImplementedError
@@ -438,7 +443,12 @@ class PgHosts(Engines):
         return self._conninfo(self.hosts[NODES[node]].address, ENGINE_PORT)
 
     def _conninfo(self, address: str, port: int) -> str:
-        return f"host={address} port={port} user=postgres passfile={self.state(ROUTER)}/{SERVICE}.pgpass"
+        return f"host={address} port={port} user=postgres passfile={self.passfile}"
+
+    @property
+    def passfile(self) -> Path:
+        """Holds the superuser's password, in libpq's form."""
+        return self.state(ROUTER) / f"{SERVICE}.pgpass"
 
     def data(self, node: str) -> Path:
         """The node's data directory."""
