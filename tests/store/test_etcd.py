@@ -181,6 +181,18 @@ async def test_the_member_in_use_is_killed(trio: Etcd, store: EtcdStore) -> None
     assert writer.longest_s < 10
 
 
+async def test_the_first_endpoint_is_used_again_when_it_is_back(trio: Etcd, store: EtcdStore) -> None:
+    """It is our own host's; whoever stayed away from it would depend on another host for ever. Watches go along."""
+    first = trio.members[0]
+    async with busy(store):
+        assert in_use(trio, store) is first
+        first.kill()
+        await until(lambda: in_use(trio, store) is not first)
+        first.start()
+        await until(lambda: in_use(trio, store) is first)
+        await until(lambda: store._feed._url.endswith(first.endpoint))
+
+
 async def test_the_leader_dies_while_another_member_is_in_use(trio: Etcd) -> None:
     """What was under way is acknowledged, or told as unknown, never as done when it was not."""
     leader = trio.leader()

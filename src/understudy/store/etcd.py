@@ -91,6 +91,7 @@ class EtcdStore:
             return
         self._closed = True
         self._feed.close()
+        self._client.close()
         await self._client.wire.close()
 
     def _leave(self, url: str) -> None:

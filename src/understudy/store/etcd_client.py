@@ -12,6 +12,9 @@ from understudy.store.etcd_faults import Kind, Trouble, away, refused, replaced,
 from understudy.store.etcd_messages import Answer, Json, Layout
 from understudy.store.etcd_wire import Wire
 
+RETURN_EVERY_S = 1.0
+"""How often a preferred member that failed is asked whether it is back."""
+
 
 class Foreign(Exception):
     """One member's answer contradicts what is known of the store."""
@@ -20,7 +23,7 @@ class Foreign(Exception):
 class Client:
     """Every call ends within `timeout_s`, and raises StoreFault when it was in vain.
 
-    `on_failed` is called with each member that fails.
+    `on_failed` is called with each member that fails, or is left for the preferred one. `close` ends what it began.
     """
 
     def __init__(self, wire: Wire, endpoints: Endpoints, layout: Layout, timeout_s: float) -> None:
@@ -32,6 +35,12 @@ class Client:
         self._sighting: Sighting | None = None
         self._trusted: set[str] = set()
         self._replaced = ""
+        self._returning: asyncio.Task[None] | None = None
+
+    def close(self) -> None:
+        """Look for the preferred member no more."""
+        if self._returning is not None:
+            self._returning.cancel()
 
     @property
     def cluster_id(self) -> str:
@@ -51,6 +60,22 @@ class Client:
         self.endpoints.failed(url)
         self._trusted.discard(url)
         self.on_failed(url)
+        strayed = self.endpoints.current != self.endpoints.preferred
+        if strayed and (self._returning is None or self._returning.done()):
+            self._returning = asyncio.create_task(self._return())
+
+    async def _return(self) -> None:
+        """Go back to the preferred member once it answers: the one on our own host is lost only together with us."""
+        while self.endpoints.current != self.endpoints.preferred:
+            await asyncio.sleep(RETURN_EVERY_S)
+            try:
+                await self._transact(self.endpoints.preferred, (), (), self.timeout_s / 2)
+            except (Trouble, Foreign):
+                continue
+            left = self.endpoints.current
+            self.endpoints.prefer()
+            self._trusted.add(self.endpoints.preferred)
+            self.on_failed(left)
 
     async def _ask(self, attempt: Callable[[str, float], Awaitable[Answer]]) -> Answer:
         """Make the attempt with one member after the other, until one answers or the time is over."""

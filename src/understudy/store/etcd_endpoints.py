@@ -6,7 +6,7 @@ from understudy.store.etcd_messages import Header
 
 
 class Endpoints:
-    """Sticky: the same member is asked until it fails, then the next one in the order of the spec."""
+    """Sticky: the same member is asked until it fails, then the next one; `prefer` goes back to the first."""
 
     def __init__(self, urls: tuple[str, ...]) -> None:
         self._urls = urls
@@ -16,6 +16,11 @@ class Endpoints:
     def current(self) -> str:
         """The member in use."""
         return self._urls[self._current]
+
+    @property
+    def preferred(self) -> str:
+        """The first one: the nearest."""
+        return self._urls[0]
 
     def in_turn(self) -> tuple[str, ...]:
         """Every member once, the one in use first."""
@@ -29,6 +34,10 @@ class Endpoints:
         """Use the next member, if that one is in use."""
         if url == self.current:
             self._current = (self._current + 1) % len(self._urls)
+
+    def prefer(self) -> None:
+        """Use the first one again."""
+        self._current = 0
 
 
 @dataclass(frozen=True, slots=True)
