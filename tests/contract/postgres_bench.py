@@ -7,7 +7,9 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import socket
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -167,6 +169,8 @@ class PostgresBench:
 
     async def _first(self, rule: SyncConfig) -> None:
         await self._do(Bootstrap, A)
+        with (self.data(A) / "postgresql.conf").open("a") as file:
+            file.write("dynamic_shared_memory_type = mmap\n")  # in the data directory, and so removed with it
         await self._do(Start, A)
         await self._do(Promote, A, sync=rule)
         for name in (B, C):
@@ -181,10 +185,13 @@ class PostgresBench:
         for name in NODES:
             driver, process = self.drivers[name], self.processes[name]
             try:
+                with contextlib.suppress(DriverFault):  # it does not run
+                    await process.stop(signal.SIGQUIT, within_s=ACKED_S, epoch=LAST_EPOCH)
                 await driver.perform(Close(name, "born-1", LAST_EPOCH, DEADLINE_MS))
             finally:
                 await driver.close()
                 await process.end()
+            _forget_memory(self.data(name))
         for link in self._links.values():
             link.close()
         await asyncio.to_thread(shutil.rmtree, self.root)
@@ -238,6 +245,13 @@ async def make_template(directory: Path) -> None:
             await asyncio.to_thread(shutil.copytree, bench.data(name), directory / name, symlinks=True)
     finally:
         await bench.end()
+
+
+def _forget_memory(data: Path) -> None:
+    """A killed engine leaves a shared segment, which only the next start on the same data would take away."""
+    with contextlib.suppress(OSError, IndexError):
+        segment = (data / "postmaster.pid").read_text().splitlines()[6].split()[1]
+        subprocess.run(["ipcrm", "-m", segment], check=False, stderr=subprocess.DEVNULL)
 
 
 def _give(directory: Path) -> None:

@@ -250,7 +250,8 @@ async def test_forked_is_not_followed_silently(hand: Hand) -> None:
     await hand.do(Promote, C, 3, sync=NOBODY)
     await hand.do(Open, B, 2)
     await hand.bench.write(B, "only here")
-    ours, theirs = (await hand.see(B)).position, (await hand.see(C)).position
+    ours = (await hand.until(B, lambda seen: seen.position is not None)).position
+    theirs = (await hand.until(C, lambda seen: seen.position is not None)).position
     assert not contains(theirs, ours)
 
 
