@@ -10,9 +10,9 @@ from understudy.drivers.postgres import lsn
 from understudy.drivers.postgres.tools import Tools
 
 _DEADLINE_S = 5.0
-_STATE = struct.Struct("=16xi")
-"""In all versions: system identifier, two versions, and the state."""
-_SHUT_DOWN = 1
+_STATE = struct.Struct("=16xi12xQ8xI")
+"""State, last checkpoint, its timeline: the same in 13 to 17. Left out are identifier, versions, time and redo."""
+_SHUT_DOWN, _SHUT_DOWN_IN_RECOVERY = 1, 2
 STANDBY_SETTINGS = {
     "max_connections": "max_connections",
     "max_worker_processes": "max_worker_processes",
@@ -86,13 +86,24 @@ class Unreadable(DriverFault):
     """It is not there, damaged, or of another major version than the programs."""
 
 
-def stopped_in_order(data: Path) -> bool:
-    """Whether a primary was shut down in order, without a program: for who has to know at once. False in doubt."""
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a dead engine ended in order, without running a program: for who has to know at once."""
+
+    primary: bool
+    checkpoint: int
+    """Where its last record begins, for a primary."""
+    timeline: int
+
+
+def ended_in_order(data: Path) -> Ended | None:
+    """How it did; None when it did not, or in doubt."""
     try:
         with (data / "global" / "pg_control").open("rb") as file:
-            return bool(_STATE.unpack(file.read(_STATE.size))[0] == _SHUT_DOWN)
+            state, checkpoint, timeline = _STATE.unpack(file.read(_STATE.size))
     except (OSError, struct.error):
-        return False
+        return None
+    return Ended(state == _SHUT_DOWN, checkpoint, timeline) if state in {_SHUT_DOWN, _SHUT_DOWN_IN_RECOVERY} else None
 
 
 async def read(tools: Tools, data: Path) -> ControlFile:

@@ -163,7 +163,7 @@ class PostgresDriver:
             case SetSync():
                 await promote.set_rule(engine, action.sync)
             case StopGracefully():
-                await promote.stop_gracefully(engine, self._tools(), action.epoch, within_s)
+                await promote.stop_gracefully(engine, action.epoch, within_s)
             case Rejoin():
                 await self._rejoin(action, within_s)
             case Rebuild():

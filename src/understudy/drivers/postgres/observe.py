@@ -96,8 +96,7 @@ class _Found:
     """What the files of a dead engine say at once."""
 
     empty: bool
-    in_order: bool
-    """It was a primary, and was stopped so that all of it is in its files."""
+    ended: control_file.Ended | None
 
 
 class Link:
@@ -139,7 +138,6 @@ class Sight:
         self._last: Observation | None = None
         """Of this life."""
         self._log: Log | None = None
-        self._control: tuple[tuple[int, int], control_file.ControlFile] | None = None
         self.receiver: int | None = None
         """The process that holds the link, for who wants to hear of its end."""
 
@@ -177,37 +175,29 @@ class Sight:
             raise DriverFault(f"PostgreSQL runs on {data} (process {stranger}), and not by our hand.")
         empty = copying.is_empty(data)
         usable = not empty and not copying.unusable(data)
-        return _Found(empty, usable and control_file.stopped_in_order(data))
+        return _Found(empty, control_file.ended_in_order(data) if usable else None)
 
     # ---- while it does not run ----
 
     async def _dead(self, found: _Found) -> Observation:
         position = None
-        if found.in_order:
+        ended = found.ended
+        if ended is not None and ended.primary:
             with suppress(Refused):
-                control = await self._read_control()
-                position = await self._files.do(lambda: self._end_of(control), ANSWER_S)
+                position = await self._files.do(lambda: self._end_of(ended), ANSWER_S)
         return Observation(Running.DEAD, empty=found.empty, position=position, clean_stop=position is not None)
 
-    async def _read_control(self) -> control_file.ControlFile:
-        path = self._engine.place.data / "global" / "pg_control"
-        facts = await self._files.do(path.stat, ANSWER_S)
-        mark = (facts.st_mtime_ns, facts.st_ino)
-        if self._control is None or self._control[0] != mark:
-            self._control = (mark, await control_file.read(self._tools(), self._engine.place.data))
-        return self._control[1]
-
-    def _end_of(self, control: control_file.ControlFile) -> Position:
+    def _end_of(self, ended: control_file.Ended) -> Position:
         """Where the record of the last checkpoint ends: after a clean stop nothing comes behind it."""
         log = Log.of(self._engine.place.data)
-        end = log.record_end(control.timeline, control.checkpoint)
+        end = log.record_end(ended.timeline, ended.checkpoint)
         if end is None:
             raise DriverFault("The record of its last checkpoint is not in its log.")
-        return branches.position(log, control.timeline, end, self._tools().account)
+        return branches.position(log, ended.timeline, end, self._tools().account)
 
     async def history(self) -> Position:
         """Which history the data of a dead engine is of, and at least how far. Raises DriverFault."""
-        control = await self._read_control()
+        control = await control_file.read(self._tools(), self._engine.place.data)
         timeline, at_least = control.newest_timeline, max(control.checkpoint, control.redo, control.min_recovery)
         data, account = self._engine.place.data, self._tools().account
         return await self._files.do(lambda: branches.position(Log.of(data), timeline, at_least, account), ANSWER_S)

@@ -16,7 +16,6 @@ from understudy.drivers.base import DriverFault
 from understudy.drivers.postgres import control_file, settings
 from understudy.drivers.postgres.client import Session
 from understudy.drivers.postgres.process import FILES_S, POLL_S, Engine, until
-from understudy.drivers.postgres.tools import Tools
 
 _SENDERS_S = 1.0
 """How long a process that sends WAL may take to show that it goes by a new rule; then it is ended, and begins anew."""
@@ -95,7 +94,7 @@ async def set_rule(engine: Engine, rule: SyncConfig) -> None:
     await engine.reload(rule=rule, proven=rule)
 
 
-async def stop_gracefully(engine: Engine, tools: Tools, epoch: int, deadline_s: float) -> None:
+async def stop_gracefully(engine: Engine, epoch: int, deadline_s: float) -> None:
     """Stop so that every standby that is connected has everything. Raises DriverFault when it had to be killed."""
     if not (await engine.state()).running:
         return
@@ -104,10 +103,9 @@ async def stop_gracefully(engine: Engine, tools: Tools, epoch: int, deadline_s: 
     engine.drop()
     within_s = max(_MARGIN_S, until_s - time.monotonic() - _MARGIN_S)
     await engine.process.stop(signal.SIGINT, within_s=within_s, epoch=epoch)
-    left = (await control_file.read(tools, engine.place.data)).state
-    if not left.clean:
+    if await engine.disk.do(lambda: control_file.ended_in_order(engine.place.data), FILES_S) is None:
         raise DriverFault(
-            f"{engine.place.name} did not stop in order within {deadline_s:.0f} s and was killed (its data is {left}); "
+            f"{engine.place.name} did not stop in order within {deadline_s:.0f} s and was killed: "
             "a standby did not take what was left, or a session did not end."
         )
 
