@@ -3,6 +3,7 @@
 The parts are loaded when they are needed, so that the verbs that only talk to an agent start at once.
 """
 
+import asyncio
 import contextlib
 import ctypes
 import gc
@@ -10,8 +11,8 @@ import hashlib
 import hmac
 import os
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,10 @@ from understudy.core.stateful import PostgresService
 from understudy.core.text import Name
 
 if TYPE_CHECKING:
+    from socket import socket
+
+    from fastapi import FastAPI
+
     from understudy.control.clock import Clock
     from understudy.control.clusters import Engines, Parts
     from understudy.control.state_dir import StateDir
@@ -55,8 +60,7 @@ async def open_agent(spec: Spec, state_dir: Path, *, host: Name | None) -> Async
     host None: this is the only machine, and what was started ends with the agent; one of several hosts only lets go.
     The order matters: what can refuse without having touched anything comes first.
     """
-    from understudy.api.app import create_app
-    from understudy.api.server import bind, serving
+    from understudy.api.port import bind
     from understudy.control.agent import Agent
     from understudy.control.clock import SystemClock
     from understudy.control.joining import agree, cluster_key
@@ -81,15 +85,22 @@ async def open_agent(spec: Spec, state_dir: Path, *, host: Name | None) -> Async
                 engines = _engines(spec, place, host or LOCAL, key, router, clock)
             if spec.hosts:
                 await agree(spec, Versions(store, Journal(store)), place.agreed, clock)
-            async with (
-                Agent(spec, place.run, store, router, clock, engines) as agent,
-                serving(create_app(agent), listener),
-            ):
-                gc.collect()
-                gc.freeze()
-                yield agent
+            async with Agent(spec, place.run, store, router, clock, engines) as agent:
+                # Loaded only now, and aside: a primary that waits for its agent is fenced when that takes too long.
+                create_app, serving = await asyncio.to_thread(_api)
+                async with serving(create_app(agent), listener):
+                    gc.collect()
+                    gc.freeze()
+                    yield agent
         finally:
             await store.close()
+
+
+def _api() -> "tuple[Callable[[Operator], FastAPI], Callable[[FastAPI, socket], AbstractAsyncContextManager[None]]]":
+    from understudy.api.app import create_app
+    from understudy.api.server import serving
+
+    return create_app, serving
 
 
 async def _open_store(spec: Spec, place: "StateDir", host: Name) -> "Store":
@@ -104,7 +115,7 @@ async def _open_store(spec: Spec, place: "StateDir", host: Name) -> "Store":
         return await Sqlite.open(place.store)
     # This host's own member first: it goes when we go. The others from the last on, where the primary rarely is.
     here = next((one.address for one in spec.hosts if one.name == host), "")
-    nearest = sorted(reversed(wanted.endpoints), key=lambda endpoint: endpoint.host != here)
+    nearest = sorted(wanted.endpoints[::-1], key=lambda endpoint: endpoint.host != here)
     endpoints = tuple(str(endpoint) for endpoint in nearest)
     # No call may take longer than a cluster's own patience with the store: it would count as lost all the same.
     timeout_s = min([TIMEOUT_S, *(one.cluster.timers.timeout_ms / 1000 for one in spec.clusters)])

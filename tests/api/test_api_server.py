@@ -10,7 +10,8 @@ import pytest
 from tests.api.fake_operator import FakeOperator
 
 from understudy.api.app import create_app
-from understudy.api.server import bind, serving
+from understudy.api.port import bind
+from understudy.api.server import serving
 from understudy.core.errors import Fault
 from understudy.core.events import EventKind
 from understudy.core.text import Address

@@ -9,7 +9,8 @@ from tests.api.fake_operator import FakeOperator
 from typer.testing import CliRunner
 
 from understudy.api.app import create_app
-from understudy.api.server import bind, serving
+from understudy.api.port import bind
+from understudy.api.server import serving
 from understudy.cli.app import app
 from understudy.core.text import Address
 

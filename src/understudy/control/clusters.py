@@ -174,9 +174,16 @@ class Clusters:
 
     async def detach(self) -> None:
         """End the loops; engines and guards go on, until their deadlines or the next agent."""
-        for one in self._running.values():
+        await self._end_loops()
+        await asyncio.gather(*(one.loop.leave() for one in self._all()))
+        await self._let_go()
+
+    async def _end_loops(self) -> None:
+        for one in self._all():
             one.task.cancel()
-        await asyncio.gather(*(one.task for one in self._running.values()), return_exceptions=True)
+        await asyncio.gather(*(one.task for one in self._all()), return_exceptions=True)
+
+    async def _let_go(self) -> None:
         await self._port.aclose()
         for one in self._all():
             for hold in (*one.parts.drivers, *one.parts.guards):
@@ -184,11 +191,9 @@ class Clusters:
 
     async def end(self) -> None:
         """End the loops and then every engine of this host, primaries first and gracefully."""
-        for one in self._running.values():
-            one.task.cancel()
-        await asyncio.gather(*(one.task for one in self._running.values()), return_exceptions=True)
+        await self._end_loops()
         await self._end_engines(self._all())
-        await self.detach()
+        await self._let_go()
 
     async def _end_engines(self, ending: Sequence[_Running]) -> None:
         nodes = [(one, own) for one in ending for own in one.parts.own]

@@ -718,17 +718,19 @@ class FakeFence:
         self._boot_s = boot_s
         self._kill_at_s = 0.0
         self._incarnation = -1
+        self._epoch = 0
 
     async def renew(self, deadline_boot_s: float, *, margin_s: float, epoch: int) -> None:
-        """Arm, or move the deadline. Nothing about it is kept per epoch here."""
-        del epoch
+        """Arm, or move the deadline, within an epoch only forward."""
         engine, kill_at_s = self._engine, deadline_boot_s - margin_s
         if engine.running is Running.DEAD:
             raise Fault(f"{engine.name} has no guard, because its engine is dead.")
         if kill_at_s <= self._boot_s():
             raise Refused(f"{engine.name} cannot be armed with a deadline that has passed.")
         armed = self._incarnation == engine.incarnation
-        self._kill_at_s, self._incarnation = kill_at_s, engine.incarnation
+        if armed and self._epoch == epoch and kill_at_s < self._kill_at_s:
+            raise Refused(f"{engine.name} has a later deadline, which stands.")
+        self._kill_at_s, self._incarnation, self._epoch = kill_at_s, engine.incarnation, epoch
         if not armed:
             self._wait()
 

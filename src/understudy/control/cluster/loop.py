@@ -81,6 +81,10 @@ class ClusterLoop:
         for lane in (*lanes, *self.steward.lanes, *self._routing.lanes):
             lane.give_up()
 
+    async def leave(self) -> None:
+        """After `stop`: let our primaries live on until the next agent of this host takes them over."""
+        await asyncio.gather(*(keeper.tenure.leave() for keeper in self._keepers))
+
     def change(self, service: ClusterService, own: Sequence[OwnNode] = ()) -> None:
         """Go on with a new spec, whatever is under way. `own`: this host's nodes of it; who is kept already stays.
 

@@ -6,12 +6,16 @@ RULES
 3. A promise binds by this host's own clock, a little longer than was asked, and over a restart of the agent.
 4. As long as a deadline rests on promises, the report does not say that a newer electorate was read: the steward might
    forget the older one, by which they were given.
+5. An agent that ends in order takes a longer lease, for the time that the next one needs to begin. A guard's deadline
+   cannot be moved back; so no renewal ends before the one that it follows, whoever sent that.
 """
 
+import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from math import inf
+from math import ceil, inf
 
 from understudy.control.cluster.beats import content, counter
 from understudy.control.cluster.lane import Lane
@@ -26,8 +30,13 @@ from understudy.core.quorum import promised
 from understudy.core.record import ClusterRecord
 from understudy.core.report import OwnLease, Promise
 from understudy.core.text import Name
-from understudy.store.base import StoreFault
+from understudy.store.base import Outcome, StoreFault
 from understudy.store.lease import DRIFT, Claim, Held, Lease, LeaseSight, see
+
+LEAVE_LEASES = 3
+"""How many leases long an agent that ends in order leaves its primary to itself. More would let a failover without
+revocation wait for longer than `Timers.fence_ms`, should the host be lost meanwhile."""
+_LEAVE_TRIES = 3
 
 
 class LeaseReader:
@@ -35,7 +44,7 @@ class LeaseReader:
 
     def __init__(self, mirror: Mirror, key: str) -> None:
         self._mirror = mirror
-        self._key = key
+        self.key = key
         self._raw: Sight | None = None
         self._sight: LeaseSight | None = None
         self._skipped: Sight | None = None
@@ -47,18 +56,18 @@ class LeaseReader:
 
     def look(self) -> LeaseSight | None:
         """What is seen; None when it is no lease, which is left as it is."""
-        raw = self._mirror.get(self._key)
+        raw = self._mirror.get(self.key)
         if raw is not self._raw:
             before, self._raw = self._raw, raw
             if before is not None and self._renewed(before, raw):
                 return self._sight
             try:
                 if self._skipped is not None and self._skipped.revision != raw.revision:
-                    self._sight = see(self._sight, self._key, self._skipped.item(), self._skipped.since_s)
-                self._sight = see(self._sight, self._key, raw.item(), raw.since_s)
+                    self._sight = see(self._sight, self.key, self._skipped.item(), self._skipped.since_s)
+                self._sight = see(self._sight, self.key, raw.item(), raw.since_s)
                 self._skipped, self.fault = None, ""
             except Undecodable as fault:
-                self._sight, self.fault = None, f"{self._key}: {fault}"
+                self._sight, self.fault = None, f"{self.key}: {fault}"
         return self._sight
 
     def _renewed(self, before: Sight, raw: Sight) -> bool:
@@ -67,7 +76,7 @@ class LeaseReader:
         if seen is None or seen.lease is None or raw.value is None or content(before.value) != content(raw.value):
             return False
         lease = replace(seen.lease, counter=counter(raw.value))
-        self._sight, self._skipped = LeaseSight(self._key, lease, raw.revision, raw.since_s), None
+        self._sight, self._skipped = LeaseSight(self.key, lease, raw.revision, raw.since_s), None
         return True
 
 
@@ -133,7 +142,7 @@ class Tenure:
         if self._lane.expired(now_s):
             self._ask(now_s)
         if not self._lane.busy and (now_s >= self._due_s or self._guard_is_new(lease)):
-            claim = Held(sight.key, lease, sight.revision, 0.0).renew(now_s)
+            claim = self._claim(sight, lease, now_s)
             self._due_s = next_beat_s(now_s, self._timers.renew_ms)
             self._tried = self._state.generation
             self._lane.start(partial(self._renew, claim), now_s + self._timers.timeout_ms / 1000)
@@ -149,6 +158,38 @@ class Tenure:
         if not state.loaded or lease is None or lease.buried or lease.owner != state.name:
             return None
         return lease if lease.epoch >= state.wanted.epoch else None
+
+    def _claim(self, sight: LeaseSight, lease: Lease, now_s: float, leases: int = 1) -> Claim:
+        """The next renewal, for so many leases."""
+        left_ms = ceil(lease.duration_ms - sight.quiet_s(now_s) * 1000)
+        longest = replace(lease, duration_ms=max(leases * self._timers.lease_ms, left_ms))
+        return Held(sight.key, longest, sight.revision, 0.0).renew(now_s)
+
+    async def leave(self) -> None:
+        """Renew once more, for as long as the next agent of this host may need to begin; nothing else runs any more.
+
+        When that cannot be done, what was renewed last stands.
+        """
+        with suppress(StoreFault, Undecodable, TimeoutError):
+            async with asyncio.timeout(self._timers.timeout_ms / 1000):
+                for _ in range(_LEAVE_TRIES):
+                    outcome = await self._leave()
+                    if outcome is None or outcome.committed:
+                        return
+
+    async def _leave(self) -> Outcome | None:
+        """None: there is no right to leave with."""
+        item = await self._ports.store.get(self._lease.key)
+        now_s = self._ports.clock.now().boot_s
+        sight = see(None, self._lease.key, item, now_s)
+        lease = self._own(sight)
+        if lease is None or self._foreign or self._state.lease.epoch != lease.epoch:
+            return None
+        claim = self._claim(sight, lease, now_s, LEAVE_LEASES)
+        outcome = await self._ports.store.transact([claim.expect], [claim.put])
+        if outcome.committed:
+            await self._arm(lease.epoch, claim.sent_s + claim.lease.duration_ms / 1000, by_promises=0)
+        return outcome
 
     def _guard_is_new(self, lease: Lease) -> bool:
         """Whether the guard has yet to be armed, and something has happened to the engine since that was last tried."""
