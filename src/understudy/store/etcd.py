@@ -72,7 +72,7 @@ class EtcdStore:
         check_transaction(expects, changes)
         self._refuse_closed()
         operations = [messages.change(self._client.layout, change) for change in changes]
-        answer = await self._client.write(expects, operations)
+        answer = await self._client.write(expects, operations, again=_ends_its_conditions(expects, changes))
         return Outcome(committed=answer.succeeded, revision=answer.header.revision)
 
     async def watch(self, prefix: str, after_revision: int) -> AsyncGenerator[Change, None]:
@@ -100,3 +100,11 @@ class EtcdStore:
     def _refuse_closed(self) -> None:
         if self._closed:
             raise StoreFault("The store is closed; open it again.")
+
+
+def _ends_its_conditions(expects: Sequence[Expect], changes: Sequence[Put | Delete]) -> bool:
+    """Whether the transaction, once it has taken effect, can never do so again: it changes what it expects as it was.
+
+    An entry that must not exist is not enough: it may be made and removed again.
+    """
+    return not {expect.key for expect in expects if expect.revision}.isdisjoint(change.key for change in changes)

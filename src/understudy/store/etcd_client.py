@@ -2,15 +2,30 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from itertools import takewhile
+from math import inf
 
 from understudy.store import etcd_messages as messages
 from understudy.store.base import Expect, OutcomeUnknown, Replaced, StoreFault
+from understudy.store.etcd_copies import Copies
 from understudy.store.etcd_endpoints import Endpoints, Sighting
-from understudy.store.etcd_faults import Kind, Trouble, away, refused, replaced, unknown
+from understudy.store.etcd_faults import LEADERLESS, Kind, Trouble, away, refused, replaced, unknown
 from understudy.store.etcd_messages import Answer, Json, Layout
 from understudy.store.etcd_wire import Wire
+
+LATE = 0.2
+"""An answer that takes longer than that share of a call's time is late, and others are asked. 200 ms of a second:
+twenty times what a healthy member needs, a fraction of an election."""
+
+LATE_AT_FIRST = 0.5
+"""The same, as long as it is not known which store it is: a look leaves our mark there if there is none."""
+
+SAME_TIME_S = 0.05
+"""Members that answer within that time are equally good."""
+
+ELECTING_S = 0.02
+"""Between two questions to a member that waits for a leader."""
 
 RETURN_EVERY_S = 1.0
 """How often a preferred member that failed is asked whether it is back."""
@@ -49,11 +64,74 @@ class Client:
 
     async def read(self, operations: Sequence[Json]) -> Answer:
         """Read, linearizably, from whichever member answers."""
-        return await self._ask(partial(self._read_from, operations=operations))
+        _, answer = await self._look(operations, _time_s() + self.timeout_s)
+        return answer
 
-    async def write(self, expects: Sequence[Expect], operations: Sequence[Json]) -> Answer:
-        """Send a transaction; to another member only when it certainly had no effect."""
-        return await self._ask(partial(self._write_to, expects=expects, operations=operations))
+    async def write(self, expects: Sequence[Expect], operations: Sequence[Json], *, again: bool) -> Answer:
+        """Send a transaction; once more only when it certainly had no effect, or `again`.
+
+        `again`: once it has taken effect its own conditions do not hold any more, so that of several copies at most one
+        does. Then an answer that is late is not waited for. A member forwards a write to a leader that is gone, and
+        never says so; but a read is answered in the moment in which there is a new one.
+        """
+        deadline_s = _time_s() + self.timeout_s
+        patience_s = self.timeout_s * LATE if again else inf
+        url = self.endpoints.current
+        if url not in self._trusted:  # look first, to write to no other store
+            url, _ = await self._look((), deadline_s)
+        copies = Copies()
+        try:
+            while True:
+                copies.send(url, self._transact(url, expects, operations, deadline_s - _time_s()))
+                until_s = _time_s() + patience_s
+                answer = await copies.answer(until_s if until_s < deadline_s else inf)
+                patience_s *= 2
+                if answer is not None:
+                    return answer
+                self._refuse_more(copies, deadline_s, again=again)
+                url, answer = await self._look_beside(copies, deadline_s)
+                if answer is not None:
+                    return answer
+        except Foreign as found:
+            raise Replaced(replaced(str(found))) from found
+        finally:
+            await copies.end()
+
+    def _refuse_more(self, copies: Copies, deadline_s: float, *, again: bool) -> None:
+        """Raise StoreFault when another copy must not be sent, or would be of no use."""
+        for url, trouble in copies.troubles.items():
+            if trouble.kind not in LEADERLESS:
+                self.failed(url)
+        for trouble in copies.troubles.values():
+            if trouble.kind is Kind.REFUSED and not copies.unsure:
+                raise StoreFault(refused(trouble)) from trouble
+        over = copies.declined or _time_s() >= deadline_s or len(copies) > len(self.endpoints.in_turn())
+        if copies.unsure and (over or not again):
+            raise OutcomeUnknown(unknown(copies.unsure)) from copies.unsure
+        if over:
+            raise StoreFault(away([*copies.troubles.values()]))
+
+    async def _look_beside(self, copies: Copies, deadline_s: float) -> tuple[str, Answer | None]:
+        """A member that works; or what became of the copies, if that is known earlier."""
+        look = asyncio.create_task(self._look((), deadline_s))
+        try:
+            answer = await copies.answer(inf, beside=look)
+            if answer is not None:
+                return "", answer
+            url, _ = await look
+        except Foreign:
+            raise
+        except StoreFault as fault:
+            answer = await copies.answer(inf)
+            if answer is None and copies.unsure:
+                raise OutcomeUnknown(unknown(copies.unsure)) from fault
+            if answer is None:
+                raise
+            return "", answer
+        else:
+            return url, None
+        finally:
+            look.cancel()
 
     def failed(self, url: str) -> None:
         """That member is in trouble: use another one, and look at it anew before it is written to."""
@@ -77,52 +155,71 @@ class Client:
             self._trusted.add(self.endpoints.preferred)
             self.on_failed(left)
 
-    async def _ask(self, attempt: Callable[[str, float], Awaitable[Answer]]) -> Answer:
-        """Make the attempt with one member after the other, until one answers or the time is over."""
-        deadline_s = _time_s() + self.timeout_s
-        troubles: list[Trouble] = []
-        foreign = ""
-        for url in self.endpoints.in_turn():
-            if _time_s() >= deadline_s:
-                break
-            try:
-                answer = await attempt(url, deadline_s)
-            except Trouble as trouble:
-                if trouble.kind is Kind.REFUSED:
-                    raise StoreFault(refused(trouble)) from trouble
-                troubles.append(trouble)
-                self.failed(url)
-            except Foreign as found:
-                foreign = str(found)
-                self.failed(url)
-            else:
+    async def _look(self, operations: Sequence[Json], deadline_s: float) -> tuple[str, Answer]:
+        """Read from the member in use, from the next ones too when it fails or is late; and use the one that answers.
+
+        No other member is asked as long as we do not know which store it is, or half of the time is over.
+        """
+        urls = self.endpoints.in_turn()
+        late_s = self.timeout_s * (LATE if self._sighting else LATE_AT_FIRST)
+        reads: dict[str, asyncio.Task[Answer]] = {}
+        try:
+            while True:
+                for url in urls[len(reads) : len(reads) + 1]:
+                    reads[url] = asyncio.create_task(self._read_from(url, deadline_s, operations))
+                pending = [read for read in reads.values() if not read.done()]
+                if pending:
+                    late = None if len(reads) == len(urls) else late_s
+                    await asyncio.wait(pending, timeout=late, return_when=asyncio.FIRST_COMPLETED)
+                if any(_answered(read) for read in reads.values()):
+                    return await self._choose(reads)
+                self._refuse_all(reads, last=len(reads) == len(urls))
+        finally:
+            for read in reads.values():
+                read.cancel()
+            await asyncio.gather(*reads.values(), return_exceptions=True)
+
+    async def _choose(self, reads: dict[str, asyncio.Task[Answer]]) -> tuple[str, Answer]:
+        """Of the members that answer at much the same time the first in turn; those before it count as failed."""
+        before = list(takewhile(lambda read: not _answered(read), reads.values()))
+        if any(not read.done() for read in before):
+            await asyncio.wait(before, timeout=SAME_TIME_S, return_when=asyncio.FIRST_COMPLETED)
+        for url, read in reads.items():
+            if _answered(read):
                 self._trusted.add(url)
-                return answer
-        if foreign:
-            raise Replaced(replaced(foreign))
-        raise StoreFault(away(troubles))
+                return url, read.result()
+            self.failed(url)
+        raise AssertionError("unreachable")
+
+    def _refuse_all(self, reads: dict[str, asyncio.Task[Answer]], *, last: bool) -> None:
+        """Raise StoreFault when no member can be had any more."""
+        troubles, foreign = [], ""
+        ended = {url: read.exception() for url, read in reads.items() if read.done()}
+        for fault in ended.values():
+            if isinstance(fault, Foreign):
+                foreign = str(fault)
+            elif not isinstance(fault, Trouble):
+                raise fault or AssertionError("unreachable")
+            elif fault.kind is Kind.REFUSED:
+                raise StoreFault(refused(fault)) from fault
+            else:
+                troubles.append(fault)
+        if not last or len(ended) < len(reads):
+            return
+        for url, fault in ended.items():
+            if not isinstance(fault, Trouble) or fault.kind not in LEADERLESS:
+                self.failed(url)
+        raise Replaced(replaced(foreign)) if foreign else StoreFault(away(troubles))
 
     async def _read_from(self, url: str, deadline_s: float, operations: Sequence[Json]) -> Answer:
-        """Leave time for another member, if there is one."""
-        left_s = deadline_s - _time_s()
-        others = len(self.endpoints.in_turn()) > 1
-        return await self._transact(url, (), operations, left_s / 2 if others else left_s)
-
-    async def _write_to(
-        self, url: str, deadline_s: float, expects: Sequence[Expect], operations: Sequence[Json]
-    ) -> Answer:
-        """All of the time, since another member may not be tried; but look first, to write to no other store."""
-        if url not in self._trusted:
-            await self._transact(url, (), (), (deadline_s - _time_s()) / 2)
-        try:
-            return await self._transact(url, expects, operations, deadline_s - _time_s())
-        except Trouble as trouble:
-            if trouble.kind is not Kind.LOST:
-                raise
-            self.failed(url)
-            raise OutcomeUnknown(unknown(trouble)) from trouble
-        except Foreign as found:
-            raise Replaced(replaced(str(found))) from found
+        """Ask that member, again and again while its cluster elects a leader."""
+        while True:
+            try:
+                return await self._transact(url, (), operations, deadline_s - _time_s())
+            except Trouble as trouble:
+                if trouble.kind not in LEADERLESS or _time_s() + ELECTING_S >= deadline_s:
+                    raise
+            await asyncio.sleep(ELECTING_S)
 
     async def _transact(
         self, url: str, expects: Sequence[Expect], operations: Sequence[Json], timeout_s: float
@@ -160,3 +257,7 @@ def _identity(answer: Answer) -> bytes | None:
 
 def _time_s() -> float:
     return asyncio.get_running_loop().time()
+
+
+def _answered(read: asyncio.Task[Answer]) -> bool:
+    return read.done() and read.exception() is None

@@ -17,6 +17,14 @@ class Kind(Enum):
     """It took no effect; the log-in has run out."""
     REFUSED = auto()
     """It took no effect, and any member would say so."""
+    LEADERLESS = auto()
+    """It took no effect: this member knows no leader. Soon it may; others may know one already."""
+    LED_ANEW = auto()
+    """There has just been an election. A read may be made again at once; nobody knows about anything else."""
+
+
+LEADERLESS = frozenset({Kind.LEADERLESS, Kind.LED_ANEW})
+"""The member is well; what is missing is a leader."""
 
 
 class Trouble(Exception):
@@ -40,7 +48,8 @@ _KNOWN: tuple[tuple[str, Kind, str], ...] = (
     ("too many operations in txn", Kind.REFUSED, "start etcd with its default --max-txn-ops or more"),
     ("corrupt", Kind.REFUSED, "replace the corrupt member as etcd's manual says"),
     ("too many requests", Kind.UNSENT, ""),
-    ("no leader", Kind.UNSENT, ""),
+    ("no leader", Kind.LEADERLESS, ""),
+    ("leader changed", Kind.LED_ANEW, ""),
     ("not supported for learner", Kind.UNSENT, ""),
 )
 
