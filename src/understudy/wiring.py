@@ -115,7 +115,8 @@ async def _open_store(spec: Spec, place: "StateDir", host: Name) -> "Store":
         return await Sqlite.open(place.store)
     # This host's own member first: it goes when we go. The others from the last on, where the primary rarely is.
     here = next((one.address for one in spec.hosts if one.name == host), "")
-    nearest = sorted(wanted.endpoints[::-1], key=lambda endpoint: endpoint.host != here)
+    last_first = wanted.endpoints[::-1]
+    nearest = sorted(last_first, key=lambda endpoint: endpoint.host != here)
     endpoints = tuple(str(endpoint) for endpoint in nearest)
     # No call may take longer than a cluster's own patience with the store: it would count as lost all the same.
     timeout_s = min([TIMEOUT_S, *(one.cluster.timers.timeout_ms / 1000 for one in spec.clusters)])
