@@ -131,11 +131,14 @@ def test_who_may_write_without_the_duty_is_closed_first(case):
 
 @given(cases)
 def test_first_data_are_made_only_for_a_cluster_that_is_born(case):
-    """Bootstrap: only on an empty disk, and only under the ground that there has never been a primary."""
+    """Bootstrap: only on an empty disk, while the very first data are made; and nobody is let in under that record."""
+    making = case[0].ground is Ground.FIRST and case[0].phase is Phase.PROMOTING
     for one in orders(case):
         if isinstance(one, do.Bootstrap):
             assert case[1].empty
-            assert case[0].ground is Ground.FIRST
+            assert making
+        if isinstance(one, do.Open):
+            assert not making
 
 
 def test_an_engine_that_dies_later_stays_dead():

@@ -289,7 +289,7 @@ class Stage:
         electors = [f"{{{','.join(sorted(one))}}}" for one in record.electorates]
         self.out.append(f"  commit {' and '.join(rules)}; promises {' and '.join(electors)}")
         if record.blocked:
-            self.out.append(f"  blocked: {record.blocked.reason}; {record.blocked.command}")
+            self.out.append(f"  blocked: {record.blocked}")
 
     # How it works.
 

@@ -11,7 +11,8 @@ from understudy.core.words import listed
 def proven(view: ClusterView, record: ClusterRecord) -> Ground | None:
     """The first ground that holds, the strongest first; None when none does."""
     if record.phase is Phase.BOOTSTRAPPING:
-        return Ground.FIRST
+        found = not record.tried and any(seen.report and not seen.report.empty for _, seen in view.nodes)
+        return Ground.FOUND if found else Ground.FIRST
     if record.previous is None:
         return Ground.FENCED if not unaccounted(view, record) else _by_lease(view, record)
     old = closed_old(view, record)

@@ -7,6 +7,8 @@ RULES
    node become primary. An engine that dies in any other phase stays dead until the steward has fenced and elected. One
    that is promoted and still bears the marks of before (its agent died in between) is told to promote once more.
 4. Whoever may take writes without the duty to is closed, before anything else.
+5. First data are made only in `promoting` under the ground FIRST, and nobody is let in before that is over. So whatever
+   happens to that disk, and whoever dies, data that somebody was told are safe are never begun anew.
 """
 
 from collections.abc import Callable
@@ -163,7 +165,8 @@ def _reign(case: _Case) -> tuple[Action, ...]:
         return (Promote(*case.patient, wanted_sync(record)),)
     if report.sync != wanted_sync(record):
         return (SetSync(*case.common, wanted_sync(record)),)
-    if not report.writable and report.covered and case.armed:
+    making = record.phase is Phase.PROMOTING and record.ground is Ground.FIRST
+    if not report.writable and report.covered and case.armed and not making:
         return (Open(*case.common),)
     return _NOTHING
 

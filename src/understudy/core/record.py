@@ -38,7 +38,9 @@ class Ground(StrEnum):
     REVOCATION = "revocation"
     """Enough voters are frozen that nothing it still accepts can be acknowledged."""
     FIRST = "first"
-    """There has never been a primary."""
+    """There has never been a primary, and no data: its first ones are made. Nobody is let in before that is over."""
+    FOUND = "found"
+    """There has never been a primary of ours; the data were there before."""
     SWORN = "sworn"
     """A person swore that the old primary's machine is off."""
 
@@ -106,6 +108,13 @@ class Blocked:
     origin: Origin
     reason: str
     command: str
+    """Empty when none helps; then `cure` says what does."""
+    cure: str = ""
+
+    def __str__(self) -> str:
+        """The whole of it, as a person reads it."""
+        way_out = f"Unblock with: {self.command}" if self.command else f"No command helps; {self.cure}."
+        return f"{self.reason}. {way_out}"
 
 
 class RequestKind(StrEnum):
