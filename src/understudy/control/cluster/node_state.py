@@ -15,6 +15,7 @@ from understudy.control.cluster.ports import NodeFacts, OwnNode
 from understudy.core.codec import decode, encode
 from understudy.core.errors import Fault
 from understudy.core.report import NodeReport, OwnLease, Promise
+from understudy.store.lease import DRIFT
 
 
 class NodeState:
@@ -47,14 +48,15 @@ class NodeState:
         self.promise = Promise()
 
     async def load(self, now_s: float, lease_s: float) -> None:
-        """Read the facts. A promise of an earlier agent counts as one for a whole lease from now. Raises Fault."""
+        """Read the facts. A promise of an earlier agent counts as one for all of its time from now. Raises Fault."""
         facts = await self.own.disk.load()
         if self.loaded:
             return
         self.facts = self.wanted = facts
         self.serial = max(self.serial, facts.serial)
         if facts.promised_epoch:
-            self.promise = Promise(facts.promised_epoch, now_s + lease_s)
+            promised_s = facts.promised_ms / 1000 * (1 + DRIFT)
+            self.promise = Promise(facts.promised_epoch, now_s + max(lease_s, promised_s))
         self.loaded = True
 
     async def remember(self, **changes: Any) -> None:

@@ -59,6 +59,8 @@ class NodeFacts:
     """How many deeds were begun here after which the node may rightly have less."""
     promised_epoch: int = 0
     """Above 0: a promise to a primary of this epoch may be outstanding. A new agent takes it for a whole one."""
+    promised_ms: int = 0
+    """How long that was for: a new agent may have another lease in its spec."""
 
 
 class NodeDisk(Protocol):

@@ -226,8 +226,9 @@ class Tenure:
             return False
         until_s = max(old.until_s, now_s + duration_ms / 1000 * (1 + DRIFT))
         state.promise = Promise(request.epoch, until_s)
+        longest_ms = max(duration_ms, state.wanted.promised_ms) if old.until_s > now_s else duration_ms
         try:
-            await state.remember(promised_epoch=request.epoch)
+            await state.remember(promised_epoch=request.epoch, promised_ms=longest_ms)
         except Refused:
             return False
         return duration_ms == request.duration_ms and self._may_promise(request, record)
