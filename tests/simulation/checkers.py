@@ -123,7 +123,7 @@ class Checker:
 
     def discarded(self, engine: Engine, log: list[int]) -> None:
         """Data were undone or replaced."""
-        kept = log in engine.kept
+        kept = not log or log in engine.kept
         self._fresh().destroyed.append(Destroyed(engine.name, kept, consent=False))
         self.noted(engine.name, "discarded", f"{len(log)} entries, {'kept aside' if kept else 'gone'}")
 
