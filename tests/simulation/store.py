@@ -6,7 +6,7 @@ place: `Replaced` for whoever knew more).
 """
 
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from enum import Enum, auto
 from random import Random
 from typing import Any, TypeVar
@@ -137,14 +137,15 @@ class StoreServer:
 
 
 class Feed:
-    """One watch, on its way from the store to a process."""
+    """One watch, on its way from the store to a process, which goes through it as an async iterator."""
 
     NOTICE_S = 1.0
     """After what time a process notices that its connection is broken."""
 
-    def __init__(self, prefix: str, process: Process) -> None:
+    def __init__(self, prefix: str, process: Process, begin: Callable[["Feed"], Awaitable[None]]) -> None:
         self.prefix = prefix
         self.process = process
+        self._begin: Callable[[Feed], Awaitable[None]] | None = begin
         self.whole = True
         self._news: deque[Change] = deque()
         self._waiting: Awaited[None] | None = None
@@ -170,14 +171,27 @@ class Feed:
         if self._waiting is not None:
             self._waiting.give(None)
 
-    async def next(self) -> Change:
+    def __aiter__(self) -> "Feed":
+        return self
+
+    async def __anext__(self) -> Change:
         """The next change. Raises StoreFault when the connection is known to be broken."""
+        if self._begin is not None:
+            begin, self._begin = self._begin, None
+            await self._wait_for(begin(self))
         while not self._news:
             if self._ended:
                 raise StoreFault("The connection to the store broke; list again.")
             self._waiting = Awaited()
-            await self._waiting
+            await self._wait_for(self._waiting)
         return self._news.popleft()
+
+    async def _wait_for(self, coming: Awaitable[None]) -> None:
+        try:
+            await coming
+        except BaseException:
+            self.whole = False  # nobody listens any more
+            raise
 
 
 class HostStore:
@@ -201,15 +215,13 @@ class HostStore:
         """All changes if all conditions hold, else none."""
         return await self._ask(lambda: self._server.transact(expects, changes), changes=True)
 
-    async def watch(self, prefix: str, after_revision: int) -> AsyncGenerator[Change, None]:
+    def watch(self, prefix: str, after_revision: int) -> Feed:
         """Every change of the prefix after that revision; ends with a fault when the connection breaks."""
-        feed = Feed(prefix, self._process)
-        try:
+
+        async def begin(feed: Feed) -> None:
             await self._ask(lambda: self._server.subscribe(feed, after_revision), changes=False)
-            while True:
-                yield await feed.next()
-        finally:
-            feed.whole = False
+
+        return Feed(prefix, self._process, begin)
 
     async def close(self) -> None:
         """Let go of nothing."""

@@ -7,6 +7,7 @@ sight while the store is away. Nothing is decoded here.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from understudy.control.cluster.beats import content
 from understudy.control.cluster.ports import Ports, Work
 from understudy.store.base import Delete, Expect, Item, Put, StoreFault
 
@@ -21,6 +22,8 @@ class Sight:
     value: bytes | None
     revision: int
     since_s: float
+    content: bytes | None = None
+    """The value but for its counter: equal when nothing but time has passed."""
 
     def item(self) -> Item | None:
         """The entry in the store's own words."""
@@ -117,5 +120,5 @@ class Mirror:
             if same or (revision <= before.revision and not back):
                 return
         self._newest = max(self._newest, revision)
-        sight = self._sights[key] = Sight(key, value, revision, self._clock.now().boot_s)
+        sight = self._sights[key] = Sight(key, value, revision, self._clock.now().boot_s, content(value))
         self._changed(before, sight)

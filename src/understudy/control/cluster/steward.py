@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 from math import inf
 
-from understudy.control.cluster.beats import RouterWord, content
+from understudy.control.cluster.beats import RouterWord
 from understudy.control.cluster.lane import Lane
 from understudy.control.cluster.mirror import Mirror, Sight
 from understudy.control.cluster.observer import next_beat_s
@@ -108,7 +108,7 @@ class Steward:
         for name in names:
             if name not in self._reports:
                 key = cluster_report(self._service.name, name)
-                self._reports[name] = Reader(self._mirror, key, NodeReport, content)
+                self._reports[name] = Reader(self._mirror, key, NodeReport)
 
     @property
     def fault(self) -> str:
@@ -307,7 +307,7 @@ class Steward:
         """The routers that have spoken, and what they said."""
         prefix = cluster_router(self._service.name, self._ports.host).removesuffix(self._ports.host)
         for sight in self._mirror.under(prefix):
-            reader = self._routers.setdefault(sight.key, Reader(self._mirror, sight.key, RouterWord, content))
+            reader = self._routers.setdefault(sight.key, Reader(self._mirror, sight.key, RouterWord))
             if (word := reader.value()) is not None:
                 yield sight, word
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
 
-from understudy.control.cluster.beats import content, counter
+from understudy.control.cluster.beats import counter
 from understudy.control.cluster.lane import Lane
 from understudy.control.cluster.mirror import Mirror, Sight
 from understudy.control.cluster.node_state import NodeState
@@ -35,7 +35,7 @@ class LeaseReader:
 
     def __init__(self, mirror: Mirror, key: str) -> None:
         self._mirror = mirror
-        self._key = key
+        self.key = key
         self._raw: Sight | None = None
         self._sight: LeaseSight | None = None
         self._skipped: Sight | None = None
@@ -47,27 +47,27 @@ class LeaseReader:
 
     def look(self) -> LeaseSight | None:
         """What is seen; None when it is no lease, which is left as it is."""
-        raw = self._mirror.get(self._key)
+        raw = self._mirror.get(self.key)
         if raw is not self._raw:
             before, self._raw = self._raw, raw
             if before is not None and self._renewed(before, raw):
                 return self._sight
             try:
                 if self._skipped is not None and self._skipped.revision != raw.revision:
-                    self._sight = see(self._sight, self._key, self._skipped.item(), self._skipped.since_s)
-                self._sight = see(self._sight, self._key, raw.item(), raw.since_s)
+                    self._sight = see(self._sight, self.key, self._skipped.item(), self._skipped.since_s)
+                self._sight = see(self._sight, self.key, raw.item(), raw.since_s)
                 self._skipped, self.fault = None, ""
             except Undecodable as fault:
-                self._sight, self.fault = None, f"{self._key}: {fault}"
+                self._sight, self.fault = None, f"{self.key}: {fault}"
         return self._sight
 
     def _renewed(self, before: Sight, raw: Sight) -> bool:
         """Take in a renewal, which changes nothing but the counter; whether it was just that."""
         seen = self._sight
-        if seen is None or seen.lease is None or raw.value is None or content(before.value) != content(raw.value):
+        if seen is None or seen.lease is None or raw.value is None or before.content != raw.content:
             return False
         lease = replace(seen.lease, counter=counter(raw.value))
-        self._sight, self._skipped = LeaseSight(self._key, lease, raw.revision, raw.since_s), None
+        self._sight, self._skipped = LeaseSight(self.key, lease, raw.revision, raw.since_s), None
         return True
 
 
