@@ -78,6 +78,9 @@ class NodeReport:
     """Rejoining cannot bring it back: its data must be copied anew."""
     rebuilt: int = 0
     """Duty.since of the last rebuild that was completed, durable."""
+    company: tuple[Name, ...] = ()
+    """Who had a duty in the newest record that the agent has read, in the order of their names: whatever any spec says,
+    one of them may be primary or acknowledge, if that record is lost."""
     failed_epoch: int = 0
     """The epoch under which it could not do the duty that it has now; 0 again when it can, or has another."""
     failure: str = ""

@@ -198,6 +198,7 @@ class _Keeper:
         self.reporter = Reporter(ports, mirror, self.state)
         self.tenure = Tenure(ports, mirror, self.state, primary)
         self.executor = Executor(ports, self.state)
+        self._heard: ClusterRecord | None = None
 
     @property
     def lanes(self) -> tuple[Lane, ...]:
@@ -216,6 +217,8 @@ class _Keeper:
         state = self.state
         if record is not None and state.facts.identity in {None, record.identity}:
             state.serial = max(state.serial, self.tenure.bound(record.serial))
+            if record is not self._heard:
+                self._heard, state.company = record, tuple(sorted(duty.node for duty in record.duties))
 
     def leads(self, record: ClusterRecord | None) -> bool:
         """Whether the node has the primary's part, so that its silence must mean something soon."""

@@ -15,6 +15,7 @@ from understudy.control.cluster.ports import NodeFacts, OwnNode
 from understudy.core.codec import decode, encode
 from understudy.core.errors import Fault
 from understudy.core.report import NodeReport, OwnLease, Promise
+from understudy.core.text import Name
 from understudy.store.lease import DRIFT
 
 
@@ -42,6 +43,8 @@ class NodeState:
         """Whether something is under way by which the node may rightly have less."""
         self.serial = 0
         """Of the newest record read, as far as it may be told; never falls."""
+        self.company: tuple[Name, ...] = ()
+        """Who had a duty in it."""
         self.failed_epoch = 0
         self.failure = ""
         self.lease = OwnLease()
@@ -54,6 +57,7 @@ class NodeState:
             return
         self.facts = self.wanted = facts
         self.serial = max(self.serial, facts.serial)
+        self.company = self.company or facts.company
         if facts.promised_epoch:
             promised_s = facts.promised_ms / 1000 * (1 + DRIFT)
             self.promise = Promise(facts.promised_epoch, now_s + max(lease_s, promised_s))

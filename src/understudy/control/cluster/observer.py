@@ -59,7 +59,7 @@ class Observer:
         """Look when it is time."""
         state = self._state
         if state.report is not None and state.report.record_serial != state.serial:
-            state.report = replace(state.report, record_serial=state.serial)
+            state.report = replace(state.report, record_serial=state.serial, company=state.company)
         if self.lane.expired(now_s):
             self._take(None, state.facts, now_s)
         if not self.lane.busy and now_s >= self.next_s(now_s):
@@ -86,6 +86,8 @@ class Observer:
                 await state.load(ports.clock.now().boot_s, self._timers.lease_over_ms / 1000)
             if not self._blind:
                 await self._recall()
+            if state.company != state.facts.company:
+                await state.remember(company=state.company)
             facts = state.facts
             seen = await state.own.driver.observe()
             if generation == state.generation:
@@ -156,6 +158,7 @@ class Observer:
             empty=seen.empty,
             position=seen.position,
             record_serial=state.serial,
+            company=state.company,
             promoted_epoch=seen.promoted_epoch,
             writable=seen.writable,
             covered=seen.covered,

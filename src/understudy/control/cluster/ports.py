@@ -53,6 +53,8 @@ class NodeFacts:
     rebuilt: int = 0
     less_data: bool = False
     needs_rebuild: bool = False
+    company: tuple[Name, ...] = ()
+    """Who had a duty in the newest record read."""
     reached: Position | None = None
     """The last position known when the engine stopped: what it must still have when it comes back."""
     moves: int = 0
