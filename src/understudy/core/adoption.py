@@ -6,7 +6,7 @@ RULES
    (most of them) another identity. Then nothing is done before a majority of them agrees on what they carry.
 3. The new record stands above everything that may have been decided in the lost one: epochs only rise. Who was primary
    and which commit rules were in force is unknown then, so everybody is frozen and the worst is assumed of both.
-4. Everybody is the spec and the company that the nodes knew: the spec may have changed when the store was lost.
+4. Everybody is the company that the nodes knew and the spec: that may have changed when the store was lost.
 """
 
 from collections import Counter
@@ -96,7 +96,7 @@ def remade(view: ClusterView, record: ClusterRecord | None) -> ClusterRecord:
     reports = [seen.report for _, seen in view.nodes if seen.report is not None and seen.report.identity]
     identity = Counter(str(one.identity) for one in reports).most_common(1)[0][0]
     ours = [one for one in reports if one.identity == identity]
-    names = frozenset(node.name for node in view.service.nodes) | company(ours)
+    names = company(view, ours)
     made = ClusterRecord(
         cluster=view.service.name,
         identity=identity,
@@ -117,10 +117,15 @@ def remade(view: ClusterView, record: ClusterRecord | None) -> ClusterRecord:
     return replace(made, accept_loss=record.accept_loss, sworn_dead=record.sworn_dead, owed=owed)
 
 
-def company(reports: list[NodeReport]) -> frozenset[Name]:
-    """Who had a part in the lost record, as far as the nodes know that read the newest: the spec may know others."""
+def company(view: ClusterView, reports: list[NodeReport]) -> frozenset[Name]:
+    """Who may have had a part in the lost record: by the nodes that read the newest, and by the spec.
+
+    Of the spec's only those count not that say themselves that they have never had any data.
+    """
     newest = max((one.record_serial for one in reports), default=0)
-    return frozenset[Name]().union(*(one.company for one in reports if one.record_serial == newest))
+    known = frozenset[Name]().union(*(one.company for one in reports if one.record_serial == newest))
+    new = {name for name, report in heard(view).items() if report.empty and report.identity is None}
+    return known | frozenset(node.name for node in view.service.nodes if not known or node.name not in new)
 
 
 def worst(view: ClusterView, names: frozenset[Name]) -> SyncConfig:

@@ -25,7 +25,7 @@ def proven(view: ClusterView, record: ClusterRecord) -> Ground | None:
 
 def unaccounted(view: ClusterView, record: ClusterRecord) -> list[Name]:
     """Which nodes may be a primary that nobody knows of, when the record was made anew."""
-    everybody = {node.name for node in view.service.nodes} | {duty.node for duty in record.duties}
+    everybody = {duty.node for duty in record.duties}
     held = set(frozen(view, record))
     held |= {
         name
