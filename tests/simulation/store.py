@@ -28,6 +28,7 @@ from understudy.store.base import (
     Put,
     Replaced,
     StoreFault,
+    check_transaction,
 )
 from understudy.store.memory import MemoryStore
 
@@ -71,7 +72,8 @@ class StoreServer:
 
     def transact(self, expects: Sequence[Expect], changes: Sequence[Put | Delete]) -> Outcome:
         """Carry out a transaction, and tell everybody who listens."""
-        outcome = at_once(self.memory.transact(expects, changes))
+        check_transaction(expects, changes)
+        outcome = self.memory._transact(expects, changes)
         if outcome.committed:
             for told in self.committed:
                 told(changes, outcome.revision)
@@ -125,11 +127,15 @@ class StoreServer:
 
     def _tell(self, changes: Sequence[Put | Delete], revision: int) -> None:
         seen = [Change(one.key, one.value if isinstance(one, Put) else None, revision) for one in changes]
+        news: dict[str, list[Change]] = {}
         for feed in self.feeds:
-            mine = [change for change in seen if change.key.startswith(feed.prefix)]
-            if mine:
-                self._send(feed, mine)
-        self.feeds = [feed for feed in self.feeds if feed.whole]
+            prefix = feed.prefix
+            if prefix not in news:
+                news[prefix] = [change for change in seen if change.key.startswith(prefix)]
+            if news[prefix]:
+                self._send(feed, news[prefix])
+        if any(not feed.whole for feed in self.feeds):
+            self.feeds = [feed for feed in self.feeds if feed.whole]
 
     def _send(self, feed: "Feed", changes: list[Change]) -> None:
         process = feed.process

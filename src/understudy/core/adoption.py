@@ -41,11 +41,11 @@ def adoptable(view: ClusterView, record: ClusterRecord | None) -> bool:
     A person may do without the majority, but not without most of those that are heard: they would contradict it again.
     """
     reports = heard(view)
-    identities = Counter(one.identity for one in reports.values() if one.identity)
-    most = identities.most_common(1)[0][1] if identities else 0
+    identities = [one.identity for one in reports.values() if one.identity]
+    most = max(map(identities.count, identities), default=0)
     everybody = all(node.name in reports for node in view.service.nodes)
-    agreed = len(identities) == 1 and (everybody or 2 * most > len(view.service.nodes))
-    strangers = sum(identities.values()) - most
+    agreed = len(set(identities)) == 1 and (everybody or 2 * most > len(view.service.nodes))
+    strangers = len(identities) - most
     consented = record is not None and record.accept_loss and most > 0
     return agreed or (consented and 2 * strangers <= len(view.service.nodes))
 

@@ -129,7 +129,10 @@ class ClusterService:
 
     def node(self, name: str) -> Node | None:
         """The node of that name."""
-        return next((node for node in self.nodes if node.name == name), None)
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        return None
 
 
 def refusal(now: ClusterService, before: ClusterService | None, known: Iterable[Node] = ()) -> str:

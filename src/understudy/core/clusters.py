@@ -47,8 +47,9 @@ def _moved(draft: Draft, view: ClusterView, row: Row, testimony: str) -> Draft:
 
 
 def _decision(view: ClusterView, before: ClusterRecord, draft: Draft) -> Decision:
-    decided = replace(draft.record, spec=max(before.spec, view.service.version))
-    if decided == before:
+    spec = max(before.spec, view.service.version)
+    decided = draft.record if draft.record.spec == spec else replace(draft.record, spec=spec)
+    if decided is before or decided == before:
         return Decision(before, events=draft.events, requests_done=draft.done, lease=draft.lease)
     record = replace(decided, serial=max(before.serial, draft.record.serial) + 1)
     changed = tuple(duty for duty in record.duties if before.duty(duty.node) != duty)

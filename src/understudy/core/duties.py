@@ -21,7 +21,7 @@ def ordered(record: ClusterRecord, *changed: Duty) -> ClusterRecord:
     duties = {duty.node: duty for duty in record.duties}
     for duty in changed:
         old = duties.get(duty.node)
-        if old is None or replace(old, since=duty.since) != duty:
+        if old is None or not old.same_duty(duty):
             duties[duty.node] = replace(duty, since=record.serial + 1)
     listed = tuple(duties[name] for name in sorted(duties))
     return record if listed == record.duties else replace(record, duties=listed)

@@ -70,6 +70,11 @@ class Duty:
     consent: bool = False
     """A person agreed that this node's data, another cluster's too, is put aside (and destroyed where no copy fits)."""
 
+    def same_duty(self, other: "Duty") -> bool:
+        """Whether both tell the node the same, whenever they were ordered."""
+        mine = (self.node, self.kind, self.source, self.consent)
+        return mine == (other.node, other.kind, other.source, other.consent)
+
 
 @dataclass(frozen=True, slots=True)
 class SyncConfig:
@@ -212,7 +217,10 @@ class ClusterRecord:
 
     def duty(self, node: Name) -> Duty | None:
         """The duty of that node."""
-        return next((duty for duty in self.duties if duty.node == node), None)
+        for duty in self.duties:
+            if duty.node == node:
+                return duty
+        return None
 
 
 def wanted_sync(record: ClusterRecord) -> SyncConfig:

@@ -143,7 +143,10 @@ class ClusterView:
 
     def seen(self, node: Name) -> NodeSeen | None:
         """What is seen of that node."""
-        return next((seen for name, seen in self.nodes if name == node), None)
+        for name, seen in self.nodes:
+            if name == node:
+                return seen
+        return None
 
     def report(self, node: Name) -> NodeReport | None:
         """That node's last report, however old."""

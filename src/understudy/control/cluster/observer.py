@@ -136,7 +136,8 @@ class Observer:
             return True
         state.recalled = self._recalled
         now = state.facts
-        facts = replace(facts, less_data=now.less_data, reached=now.reached, needs_rebuild=now.needs_rebuild)
+        if facts is not now:
+            facts = replace(facts, less_data=now.less_data, reached=now.reached, needs_rebuild=now.needs_rebuild)
         report = self._unseen(facts, now_s) if seen is None else self._seen(seen, facts, now_s)
         if report != state.report:
             state.report, news = report, True
