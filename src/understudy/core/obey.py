@@ -52,7 +52,7 @@ class _Case:
     common: tuple[Name, str, int, int]
     """Node, identity, epoch and deadline of whatever is ordered."""
     patient: tuple[Name, str, int, int]
-    """The same for what copies or recovers."""
+    """The same for what may start an engine, which may have to recover, or copies."""
 
 
 def obey(  # noqa: PLR0917  # all that an agent knows of its own node
@@ -70,7 +70,7 @@ def obey(  # noqa: PLR0917  # all that an agent knows of its own node
         armed=lease.epoch == record.epoch and lease.deadline_s > now.boot_s,
         promised=promise.epoch < record.epoch and promise.until_s > now.boot_s,
         common=(*head, timers.handover_ms),
-        patient=(*head, timers.promote_ms),
+        patient=(*head, timers.stall_ms),
     )
     return _RULES[duty.kind](case)
 
@@ -116,7 +116,7 @@ def _stand_by(case: _Case) -> tuple[Action, ...]:
     if report.closed_epoch:
         return (Rejoin(*case.patient, source),)
     if report.streaming_from != source:
-        return (Follow(*case.common, source),)
+        return (Follow(*case.patient, source),)
     return _NOTHING
 
 
@@ -137,7 +137,7 @@ def _rebuild(case: _Case) -> tuple[Action, ...]:
     source = _source(case)
     if report.rebuilt < duty.since:
         return (Rebuild(*case.patient, source, duty.since, duty.consent),)
-    return (Follow(*case.common, source),) if report.streaming_from != source else _NOTHING
+    return (Follow(*case.patient, source),) if report.streaming_from != source else _NOTHING
 
 
 def _hand_over(case: _Case) -> tuple[Action, ...]:

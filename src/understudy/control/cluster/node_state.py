@@ -41,6 +41,8 @@ class NodeState:
         """The generation that the report is of."""
         self.moving = False
         """Whether something is under way by which the node may rightly have less."""
+        self.progress: int | None = None
+        """How far what is under way has got, by the driver's word."""
         self.serial = 0
         """Of the newest record read, as far as it may be told; never falls."""
         self.company: tuple[Name, ...] = ()

@@ -132,6 +132,7 @@ class Observer:
         state = self._state
         news = state.looked != state.generation
         state.looked = state.generation
+        state.progress = seen.progress if seen is not None else state.progress
         if not state.loaded:
             return True
         state.recalled = self._recalled
