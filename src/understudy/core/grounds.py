@@ -24,13 +24,17 @@ def proven(view: ClusterView, record: ClusterRecord) -> Ground | None:
 
 
 def unaccounted(view: ClusterView, record: ClusterRecord) -> list[Name]:
-    """Which nodes may be a primary that nobody knows of, when the record was made anew."""
+    """Which nodes may be a primary that nobody knows of, when the record was made anew.
+
+    One without any data (it was being copied) that bears the mark is none, though its promises may be forgotten.
+    """
     everybody = {duty.node for duty in record.duties}
-    held = set(frozen(view, record))
-    held |= {
+    held = {
         name
         for name, seen in view.nodes
-        if seen.report and seen.report.identity == record.identity and seen.report.closed_epoch >= record.epoch
+        if seen.report
+        and seen.report.identity in (None, record.identity)
+        and max(seen.report.frozen_epoch, seen.report.closed_epoch) >= record.epoch
     }
     return sorted(everybody - held - {record.sworn_dead})
 
