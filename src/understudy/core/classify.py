@@ -84,7 +84,8 @@ def _promotion(view: ClusterView, record: ClusterRecord) -> Promotion:
     else:
         if ruled and (report.writable or _alone(view, record, report)):
             return Promotion.DONE
-        lost = report.failed_epoch == record.epoch
+        shrunk = report.less_data and not record.accept_loss  # seen only when it was started: its agent closes it
+        lost = shrunk or report.failed_epoch == record.epoch
     return Promotion.FAILED if lost else Promotion.PENDING
 
 
