@@ -105,7 +105,9 @@ class Mirror:
         self.fault = ""
         there = {item.key for item in listing.items}
         for item in listing.items:
-            self._take(item.key, item.value, item.revision, back=back)
+            # what is seen and is not newer than the listing is in it, or was in a history that a backup has replaced
+            newer = self.get(item.key).revision > listing.revision
+            self._take(item.key, item.value, item.revision, back=back or not newer)
         for key, sight in list(self._sights.items()):
             if key not in there and (back or sight.revision <= listing.revision):
                 self._take(key, None, listing.revision, back=back)
