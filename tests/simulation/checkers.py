@@ -92,7 +92,7 @@ class Checker:
         The ground is that of the record which crowned it, not of the newest: a candidate that is cut off may be
         promoted late, in the next epoch, which waits for the end of its lease (I1 looks at what both acknowledge). The
         bound is that of the spec by which that record was decided. One whose engine died while it was promoting is
-        promoted again in the same epoch: what it may lack was judged the first time, and since then it went its own way.
+        promoted again in the same epoch: what it may lack was judged the first time; since then it went its own way.
         """
         self.promotions += 1
         record = self._crowned.get((epoch, engine.name))

@@ -214,10 +214,12 @@ class Plots:
             self._in_plot(0.01, self.person.asks, RequestKind.FAILOVER, None)
 
     def _stall(self, host: Host, slow: "Site", others: list["Site"], fault: Fault) -> None:
-        self._do_disk_stall(slow.engine.host, self._for(fault, 0.1 + 0.0001 * fault.number))
+        if fault.number % 3:
+            self._do_disk_stall(slow.engine.host, self._for(fault, 0.1 + 0.0001 * fault.number))
         for one in others:
             self._cut_link(host, one, 0.5, fault)
-        self.clients.burst(0.3, self._site(host))
+        self._do_store_slow(host, self._for(replace(fault, number=fault.number % 60), 1.0))
+        self.clients.burst(0.6, self._site(host))
 
     def _do_longer_tail(self, host: Host, fault: Fault) -> None:
         """A primary that was cut off with much of its own is back just when the next one is lost."""

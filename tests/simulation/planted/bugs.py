@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from math import inf
 from typing import Any
 
 from tests.simulation.agents import Router
@@ -12,6 +13,7 @@ from tests.simulation.planted.patching import Bug, Spade
 from understudy.control.cluster import executor, mirror, node_state, observer, steward, tenure
 from understudy.core import adoption, classify, effects, election, grounds, health, quorum, requests, sync
 from understudy.core import obey as obeying
+from understudy.core.actions import Freeze
 from understudy.core.fsm import Effect
 from understudy.core.lineage import Position
 from understudy.core.record import ClusterRecord, Ground, Phase, wanted_sync
@@ -138,6 +140,30 @@ def failover_while_standbys_stream(spade: Spade) -> None:
     spade.plant(health, "_by_others", make)
 
 
+def promoted_without_lease(spade: Spade) -> None:
+    """A candidate does not wait for its own lease and guard: the record's word is enough."""
+
+    def make(real: Any) -> Any:
+        def obey(record: ClusterRecord, report: Any, _lease: OwnLease, *rest: Any) -> Any:
+            return real(record, report, OwnLease(record.epoch, inf), *rest)
+
+        return obey
+
+    spade.plant(executor, "obey", make)
+
+
+def closed_though_alive(spade: Spade) -> None:
+    """An engine counts as dead, and is marked so, as soon as that was ordered."""
+
+    def make(_real: Any) -> Any:
+        async def close(self: Any) -> None:
+            await self._pause(0.02)
+
+        return close
+
+    spade.plant(SimDriver, "_close", make)
+
+
 # Commit rules and positions.
 
 
@@ -189,6 +215,31 @@ def anybody_wins(spade: Spade) -> None:
     """Who is frozen is eligible, whatever it lacks."""
     spade.plant(election, "_too_short", _always(""))
     spade.plant(election, "_rank", lambda _real: lambda _view, _record, one, _all: (bool(one.refusal), one.node))
+
+
+def frozen_in_name_only(spade: Spade) -> None:
+    """A frozen standby goes on replicating, and acknowledging."""
+
+    def make(real: Any) -> Any:
+        async def do(self: Any, action: Any) -> None:
+            if not isinstance(action, Freeze):
+                await real(self, action)
+
+        return do
+
+    spade.plant(SimDriver, "_do", make)
+
+
+def last_report_not_recalled(spade: Spade) -> None:
+    """A new agent does not hold its node to what the last one reported: both died in one power cut."""
+
+    def make(_real: Any) -> Any:
+        async def recall(self: Any) -> None:
+            self._recalled = True
+
+        return recall
+
+    spade.plant(observer.Observer, "_recall", make)
 
 
 def less_data_unnoticed(spade: Spade) -> None:
@@ -330,12 +381,16 @@ BUGS = tuple(
         (promise_ignored, "promised_then_isolate"),
         (promise_forgotten_on_restart, "promised_then_isolate"),
         (own_promise_is_enough, "promised_then_isolate"),
+        (promoted_without_lease, "candidate_cut_off"),
+        (closed_though_alive, ""),
         (failover_while_standbys_stream, "mute"),
         (one_standby_too_few, "lag_then_lose"),
         (sync_list_shrunk_at_once, "late_standby_stays"),
         (position_from_before_the_freeze, "late_wal"),
         (forked_lineage_accepted, "longer_tail"),
         (anybody_wins, "lag_then_lose"),
+        (frozen_in_name_only, "late_wal"),
+        (last_report_not_recalled, "voter_shrinks"),
         (less_data_unnoticed, "voter_shrinks"),
         (switchover_before_catch_up, "switchover_to_laggard"),
         (rebuild_without_a_copy, ""),
