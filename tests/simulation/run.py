@@ -17,6 +17,7 @@ from functools import lru_cache
 import structlog
 from tests.simulation import world
 from tests.simulation.draw import draw
+from tests.simulation.thaw import thaw_values
 from tests.simulation.world import World
 
 from understudy.control.cluster import reading
@@ -105,11 +106,17 @@ def _results(seeds: range, *, verbose: bool) -> Iterator[Result]:
         yield from pool.imap(run_seed, seeds, chunksize=AT_ONCE)
 
 
-def prepare() -> None:
+def quiet() -> None:
     """No log; and no warning of tasks that never began, since processes die at any moment."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+
+
+def prepare() -> None:
+    """All that makes a process of simulations and nothing else fast."""
+    quiet()
     _share_values()
+    thaw_values()
     gc.freeze()
 
 

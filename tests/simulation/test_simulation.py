@@ -10,7 +10,7 @@ from tests.simulation.faults import theme_of
 from tests.simulation.planted.bugs import BUGS
 from tests.simulation.planted.hunt import caught
 from tests.simulation.planted.patching import Bug
-from tests.simulation.run import prepare, run_seed
+from tests.simulation.run import quiet, run_seed
 
 from understudy.core import election
 
@@ -23,7 +23,7 @@ MOST_HUNTS = 6
 
 @pytest.fixture(autouse=True)
 def _quiet() -> None:
-    prepare()
+    quiet()
 
 
 def test_no_rule_is_broken() -> None:
