@@ -102,15 +102,15 @@ class Observer:
         """What an earlier agent reported last must still be there, unless something was begun since that moves it."""
         if self._recalled:
             return
-        facts, told = self._state.facts, _told(self._mirror.get(self._key).value)
+        facts, word = self._state.facts, told(self._mirror.get(self._key).value)
         if (
-            told is not None
-            and told.position is not None
-            and (told.identity, told.moves) == (facts.identity, facts.moves)
+            word is not None
+            and word.position is not None
+            and (word.identity, word.moves) == (facts.identity, facts.moves)
         ):
-            further = facts.reached is None or contains(told.position, facts.reached)
+            further = facts.reached is None or contains(word.position, facts.reached)
             if further and not facts.less_data and facts.identity is not None:
-                await self._state.remember(reached=told.position)
+                await self._state.remember(reached=word.position)
         self._recalled = True
 
     async def _watch_for_less_data(self, seen: Observation) -> None:
@@ -241,8 +241,8 @@ class Reporter:
         """On condition that nobody has written since: a report that was held up on its way must not replace a newer."""
         sight = self._mirror.get(self._key)
         if not self._counter:
-            told = _told(sight.value)
-            self._counter = told.counter if told is not None else 0
+            word = told(sight.value)
+            self._counter = word.counter if word is not None else 0
         self._counter += 1
         if self._encoded[0] is not report:
             self._encoded = (report, encode(report))
@@ -260,8 +260,8 @@ class Reporter:
         return True
 
 
-def _told(data: bytes | None) -> NodeReport | None:
-    """What an earlier agent of the node said last."""
+def told(data: bytes | None) -> NodeReport | None:
+    """What a node said last; None when it said nothing, or nothing that can be read."""
     try:
         return decode(NodeReport, data) if data is not None else None
     except Undecodable:
