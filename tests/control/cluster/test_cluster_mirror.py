@@ -7,6 +7,8 @@ from typing import Any, cast
 from understudy.control.cluster.mirror import Mirror
 from understudy.control.cluster.ports import Ports
 from understudy.core.clock import Now
+from understudy.core.cluster import ClusterService
+from understudy.core.text import Name
 from understudy.store.base import Item, Listing, Put
 
 KEY = "clusters/shop/reports/a"
@@ -33,7 +35,8 @@ def mirror_of(store: Lists) -> Mirror:
         return None
 
     clock = SimpleNamespace(now=lambda: Now(1.0, 1.0))
-    ports = SimpleNamespace(store=store, clock=clock, wake=nothing, spawn=nothing)
+    service = ClusterService(Name("shop"), ())
+    ports = SimpleNamespace(service=service, store=store, clock=clock, wake=nothing, spawn=nothing)
     return Mirror(cast("Ports", ports), "clusters/shop/", nothing)
 
 
