@@ -6,6 +6,7 @@ stored, and strike then. Its host is the one of the primary. Everything in it en
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation.faults import Fault
@@ -33,6 +34,8 @@ class Plots:
     def __init__(self) -> None:
         self._waiting: list[tuple[float, Sees, Callable[..., None], tuple[Any, ...]]] = []
         """Until when, for which record, what to do then."""
+        self._muted_s = -inf
+        """When the primary's agent was last silenced for a moment."""
         self._at_renewal: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
 
     # How a plot goes on.
@@ -289,10 +292,14 @@ class Plots:
             self._do_engine_kill(host, fault)
 
     def _do_mute(self, host: Host, fault: Fault) -> None:
-        """The primary's agent is silent for a moment: killed, stopped or cut off from the store. Its engine is well."""
+        """The primary's agent is silent for a moment: killed, stopped or cut off from the store. Its engine is well.
+
+        Not again before it has renewed its lease: moments without end are a dead agent, whose guard does its work.
+        """
         del host
         record = self.checker.record
         home = self.home_of(record) if record is not None else None
-        if home is not None:
+        if home is not None and self.scheduler.now_s > self._muted_s + 2 * self._lease_s:
+            self._muted_s = self.scheduler.now_s
             silent = self._for(fault, 0.3 * self._lease_s)
             (self._do_agent_kill, self._do_agent_stop, self._do_cut_store)[fault.number % 3](self.hosts[home], silent)
