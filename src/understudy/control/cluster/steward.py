@@ -29,7 +29,7 @@ from understudy.control.keys import (
 )
 from understudy.core.clock import Now
 from understudy.core.cluster import ClusterService, Node, Timers
-from understudy.core.clusters import decide
+from understudy.core.clusters import decide_on
 from understudy.core.codec import encode
 from understudy.core.errors import Refused
 from understudy.core.record import Phase, Request
@@ -184,11 +184,15 @@ class Steward:
         return True
 
     def _patience_s(self, sight: LeaseSight) -> float:
-        """From when on we would take it; the primary's host comes last."""
+        """From when on we would take it; hosts that are ill placed for it come last."""
         held_s = sight.lease.duration_ms / 1000 * (1 + DRIFT) if sight.lease is not None else 0.0
         run_out_s = sight.since_s + held_s
-        later_s = self._timers.lease_ms / 1000 * PATIENT if self._on_primary_host() else 0.0
+        later_s = self._timers.lease_ms / 1000 * PATIENT if self._ill_placed() else 0.0
         return run_out_s + later_s
+
+    def _ill_placed(self) -> bool:
+        """Whether we would be lost together with the primary, or sit apart from all nodes (and from the store's)."""
+        return self._on_primary_host() or all(node.host != self._ports.host for node in self._service.nodes)
 
     def _on_primary_host(self) -> bool:
         record = self._record.newest
@@ -198,10 +202,10 @@ class Steward:
     def _should_resign(self, now_s: float) -> bool:
         record = self._record.newest
         offered = now_s - self._resigned_s < RESIGN_EVERY * self._timers.lease_ms / 1000
-        if offered or record is None or record.phase is not Phase.STEADY or not self._on_primary_host():
+        if offered or record is None or record.phase is not Phase.STEADY or not self._ill_placed():
             return False
         stale_s = now_s - self._timers.stale_other_ms / 1000
-        others = (node for node in self._service.nodes if node.host != self._ports.host)
+        others = (node for node in self._service.nodes if node.host != self._ports.host and node.name != record.primary)
         return any(self._reports[node.name].sight().since_s > stale_s for node in others if self._heard(node.name))
 
     def _heard(self, name: Name) -> bool:
@@ -265,7 +269,7 @@ class Steward:
         if seen == self._seen and now.boot_s < self._again_s:
             return
         view = self._view(now.boot_s, lease)
-        decision = decide(view, now)
+        decision = decide_on(view, now)
         self._seen, self._again_s = seen, now.boot_s + self._timers.drop_ms / 1000
         self._calm_until_s = min(next_s, self._again_s)
         if decision.record is not view.record or decision.requests_done or decision.events:
