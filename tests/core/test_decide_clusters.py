@@ -7,7 +7,7 @@ import pytest
 from tests.scenarios.stage import ENGINES, WALL_S, Stage
 
 from understudy.core.clock import Now
-from understudy.core.clusters import decide, route_of
+from understudy.core.clusters import decide, decide_on, route_of
 from understudy.core.codec import decode, encode
 from understudy.core.events import EventKind
 from understudy.core.lineage import Branch, Position
@@ -45,6 +45,18 @@ def test_every_change_raises_the_serial_by_one_and_names_the_duties():
         "c": DutyKind.FROZEN,
     }
     assert all(duty.since == decision.record.serial for duty in decision.actions)
+
+
+def test_what_follows_from_one_sight_is_decided_at_once():
+    """A dead engine leads from steady to fencing in one record to store, with every row's sentence in the journal."""
+    stage = staged("cluster postgres zero_loss a,b,c\ncrash a")
+    before, decision = stage.record, decide_on(stage._view(), NOW)
+    assert (before.phase, decision.record.phase, decision.record.epoch) == (Phase.STEADY, Phase.FENCING, 4)
+    told = [dict(event.data)["phase"] for event in decision.events if event.kind is EventKind.CLUSTER_PHASE]
+    assert told == [Phase.CONFIRMED, Phase.FENCING]
+    assert decision.lease == LeaseOrder(None, 4)
+    assert {duty.node for duty in decision.actions} == {"a", "b", "c"}
+    assert decide_on(staged("cluster postgres zero_loss a,b,c")._view(), NOW).events == ()
 
 
 def test_the_lease_is_buried_and_handed_out_with_the_record():

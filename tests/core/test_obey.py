@@ -49,7 +49,7 @@ reports = st.builds(
     needs_rebuild=flags,
     rebuilt=st.sampled_from([0, 8]),
 )
-leases = st.builds(OwnLease, epochs, st.sampled_from([90.0, 110.0]))
+leases = st.builds(OwnLease, epochs, st.sampled_from([90.0, 110.0]), st.sampled_from([0.0, 105.0]))
 promises = st.builds(Promise, epochs, st.sampled_from([90.0, 110.0]))
 cases = st.tuples(records, reports, leases, promises)
 
@@ -91,7 +91,8 @@ def test_nobody_is_promoted_without_lease_and_duty(case):
             assert record.phase is Phase.PROMOTING
             assert record.duties[0].kind is DutyKind.PRIMARY
             assert (lease.epoch, lease.deadline_s) == (record.epoch, 110.0)
-            assert promise.epoch >= record.epoch or promise.until_s <= NOW.boot_s
+            assert lease.ripe_s <= NOW.boot_s or record.ground is Ground.FIRST
+            assert promise.epoch == record.epoch or promise.until_s <= NOW.boot_s
             assert not report.empty
             assert not report.less_data or record.accept_loss
 
@@ -131,11 +132,14 @@ def test_who_may_write_without_the_duty_is_closed_first(case):
 
 @given(cases)
 def test_first_data_are_made_only_for_a_cluster_that_is_born(case):
-    """Bootstrap: only on an empty disk, and only under the ground that there has never been a primary."""
+    """Bootstrap: only on an empty disk, while the very first data are made; and nobody is let in under that record."""
+    making = case[0].ground is Ground.FIRST and case[0].phase is Phase.PROMOTING
     for one in orders(case):
         if isinstance(one, do.Bootstrap):
             assert case[1].empty
-            assert case[0].ground is Ground.FIRST
+            assert making
+        if isinstance(one, do.Open):
+            assert not making
 
 
 def test_an_engine_that_dies_later_stays_dead():

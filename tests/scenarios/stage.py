@@ -109,7 +109,7 @@ class Stage:
         for name in names:
             standby = replace(
                 self.reports[name], identity="cafe", epoch=3, empty=False, running=Running.UP, position=here,
-                record_serial=9, frozen_epoch=3, streaming_from=primary, link_age_ms=100,
+                record_serial=9, company=tuple(names), frozen_epoch=3, streaming_from=primary, link_age_ms=100,
             )  # fmt: skip
             leading = replace(
                 standby, streaming_from=None, link_age_ms=None, promoted_epoch=3, writable=True, sync=rule
@@ -289,7 +289,7 @@ class Stage:
         electors = [f"{{{','.join(sorted(one))}}}" for one in record.electorates]
         self.out.append(f"  commit {' and '.join(rules)}; promises {' and '.join(electors)}")
         if record.blocked:
-            self.out.append(f"  blocked: {record.blocked.reason}; {record.blocked.command}")
+            self.out.append(f"  blocked: {record.blocked}")
 
     # How it works.
 
@@ -342,7 +342,10 @@ class Stage:
             for action in self._orders(name):
                 acted = self._carry_out(name, action) or acted
             if self.reports[name].record_serial != self.record.serial:
-                self.reports[name] = replace(self.reports[name], record_serial=self.record.serial, failed_epoch=0)
+                company = tuple(sorted(duty.node for duty in self.record.duties))
+                self.reports[name] = replace(
+                    self.reports[name], record_serial=self.record.serial, company=company, failed_epoch=0
+                )
                 acted = True
         return acted
 

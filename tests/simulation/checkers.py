@@ -90,11 +90,14 @@ class Checker:
         """An engine became primary; its own branch has begun, nothing is in it yet but a marker.
 
         The ground is that of the record which crowned it, not of the newest: a candidate that is cut off may be
-        promoted late, in the next epoch, which waits for the end of its lease (I1 looks at what both acknowledge).
+        promoted late, in the next epoch, which waits for the end of its lease (I1 looks at what both acknowledge). The
+        bound is that of the spec by which that record was decided. One whose engine died while it was promoting is
+        promoted again in the same epoch: what it may lack was judged the first time; since then it went its own way.
         """
         self.promotions += 1
         record = self._crowned.get((epoch, engine.name))
         before = Position(engine.data.branches[:-1], (len(engine.data.log) - 1) * UNIT)
+        again = any(branch.id == f"{epoch}" for branch in before.branches)
         accepted = bool(record and record.accept_loss)
         promotion = invariants.Promotion(
             engine.name,
@@ -102,7 +105,7 @@ class Checker:
             before,
             record.ground if record else None,
             self._specs[record.spec if record else 0].durability.max_loss_bytes,
-            record.known if record else None,
+            record.known if record and not again else None,
             accept_loss=accepted,
         )
         self._fresh().promotions.append(promotion)
@@ -123,7 +126,7 @@ class Checker:
 
     def discarded(self, engine: Engine, log: list[int]) -> None:
         """Data were undone or replaced."""
-        kept = log in engine.kept
+        kept = not log or log in engine.kept
         self._fresh().destroyed.append(Destroyed(engine.name, kept, consent=False))
         self.noted(engine.name, "discarded", f"{len(log)} entries, {'kept aside' if kept else 'gone'}")
 

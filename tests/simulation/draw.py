@@ -72,7 +72,7 @@ def draw(seed: int) -> Plan:
     rules, service = _themed(random, theme) if theme else _anything(random)
     count = len(service.nodes)
     hosts = tuple(f"h{number}" for number in range(1, count + 1 + random.choice((0, 0, 1))))
-    observers_only = not theme and random.random() < 0.15 and count > 1
+    observers_only = theme == "mute" or (not theme and random.random() < 0.15 and count > 1)
     faulty_s = 40.0 + 260.0 * random.random()
     plan = Plan(
         seed=seed,

@@ -363,12 +363,14 @@ class Engine:
         link.standby.broken(link.token)
 
     def _to(self, other: "Engine", lost: Callable[[], None], call: Callable[..., None], *args: Any) -> None:
-        self.network.stream(self.host.name, other.host.name, lost, other.receive, call, args)
+        self.network.stream(self.host.name, other.host.name, lost, other.receive, lost, call, args)
 
-    def receive(self, call: Callable[..., None], args: tuple[Any, ...]) -> None:
-        """A message reaches this engine's process."""
+    def receive(self, lost: Callable[[], None], call: Callable[..., None], args: tuple[Any, ...]) -> None:
+        """A message reaches this engine's process; where there is none, the host says so (a reset) if it is on."""
         if self.process is not None:
             self.process.do(call, *args)
+        elif self.host.on:
+            lost()
 
     def accept(self, standby: "Engine", token: int, have: Position) -> None:
         """A standby asks to be sent everything after what it has."""

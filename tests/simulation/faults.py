@@ -65,6 +65,7 @@ PLOTS = {
     "late_wal": 2,
     "longer_tail": 3,
     "switchover_to_laggard": 3,
+    "steward_dies": 4,
     "pause_with_work": 1,
     "preferred_dies": 1,
 }
@@ -101,10 +102,13 @@ THEMES = {
     "voter_shrinks": STRICT,
     "switchover_to_laggard": STRICT,
     "restore_behind": ANY,
+    "steward_dies": ANY,
+    "store_wipe": ANY,
     "pause_with_work": ANY,
     "preferred_dies": ANY,
+    "mute": ANY,
 }
-"""Plots that a whole run may be about, and the cluster that each needs."""
+"""What a whole run may be about, and the cluster that each needs."""
 
 
 def theme_of(seed: int) -> str:
@@ -138,7 +142,9 @@ def draw_themed(
 ) -> tuple[Fault, ...]:
     """One plot again and again, each time when the last one should be over, and little else in between."""
     lease_s = service.timers.lease_ms / 1000
-    ordinary = {kind: share for kind, share in KINDS.items() if kind != "wall_step" or theme != "preferred_dies"}
+    ordinary = OBSERVERS if theme == "mute" else KINDS
+    if theme == "preferred_dies":  # how often it fails back is measured by the wall clock
+        ordinary = {kind: share for kind, share in KINDS.items() if kind != "wall_step"}
     faults: list[Fault] = []
     at_s = random.uniform(12.0, 20.0)
     while at_s < until_s - 5.0:

@@ -77,12 +77,11 @@ class Network:
 
     def stream(self, source: str, target: str, lost: Callable[[], None], call: Call, *args: Any) -> None:
         """Send in order. When it is lost, now or on its way, the connection is broken: `lost` is called."""
-        if not self.reaches(source, target) or self._random.random() < self.weather.loss:
+        pair = (source, target)
+        if (pair in self._cut and source != target) or self._random.random() < self.weather.loss:
             lost()
             return
-        pair = (source, target)
-        when_s = max(self._scheduler.now_s + self.delay_s(), self._order.get(pair, 0.0))
-        self._order[pair] = when_s
+        when_s = self._order[pair] = max(self._scheduler.now_s + self.delay_s(), self._order.get(pair, 0.0))
         self._scheduler.at(when_s, self._arrive_in_order, pair, lost, call, args)
 
     def _arrive(self, source: str, target: str, call: Call, args: tuple[Any, ...]) -> None:

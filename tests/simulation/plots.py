@@ -6,15 +6,18 @@ stored, and strike then. Its host is the one of the primary. Everything in it en
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation.faults import Fault
 from tests.simulation.hosts import Host
 from tests.simulation.store import STORE
 
-from understudy.control.keys import cluster_primary
+from understudy.control.keys import cluster_primary, cluster_steward
+from understudy.core.codec import decode
 from understudy.core.record import ClusterRecord, Phase, RequestKind
 from understudy.store.base import Put
+from understudy.store.lease import Lease
 
 if TYPE_CHECKING:
     from tests.simulation.agents import Site
@@ -31,6 +34,8 @@ class Plots:
     def __init__(self) -> None:
         self._waiting: list[tuple[float, Sees, Callable[..., None], tuple[Any, ...]]] = []
         """Until when, for which record, what to do then."""
+        self._muted_s = -inf
+        """When the primary's agent was last silenced for a moment."""
         self._at_renewal: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
 
     # How a plot goes on.
@@ -101,11 +106,22 @@ class Plots:
         self._in_plot(outage_s, self.clients.burst, 1.5 * self._lease_s)
 
     def _do_promised_then_isolate(self, host: Host, fault: Fault) -> None:
-        """The primary alone has lost the store and lives on promises; then it loses everybody."""
+        """The primary alone has lost the store and lives on promises; then it loses everybody.
+
+        Every other time those who promised start anew just then, but for the steward, who knows since when it is quiet.
+        """
         alone_s = (1.2 + 0.001 * fault.number) * self._lease_s
         self._do_cut_store(host, self._for(fault, alone_s))
+        if fault.number % 2:
+            self._in_plot(alone_s, self._restart_promisers, host, fault)
         self._in_plot(alone_s, self._do_isolate, host, self._for(fault, 1.5 * self._lease_s))
         self._in_plot(alone_s, self.clients.burst, 1.5 * self._lease_s)
+
+    def _restart_promisers(self, host: Host, fault: Fault) -> None:
+        steward = self._steward_home()
+        for other in self.hosts.values():
+            if other not in (host, steward):
+                self._do_agent_kill(other, self._for(fault, 0.05))
 
     def _do_late_answer(self, host: Host, fault: Fault) -> None:
         """The agent is stopped just before the answer to a renewal comes; when it goes on, it is cut off."""
@@ -130,6 +146,26 @@ class Plots:
             self._in_plot(soon_s, self._do_isolate, home, self._for(fault, 3 * self._lease_s))
             self._in_plot(soon_s + 0.02, self._do_engine_kill, home, fault)
             self._in_plot(self._lease_s, self.clients.burst, 2 * self._lease_s)
+
+    def _do_steward_dies(self, host: Host, fault: Fault) -> None:
+        """A failover or a switchover, whose steward dies, or stands still for long, when it has come to some phase."""
+        phase = (Phase.FENCING, Phase.ELECTING, Phase.PROMOTING, Phase.ROUTING, Phase.HANDING_OVER)[fault.number % 5]
+        self._once(lambda record: record.phase is phase, self._lose_steward, fault)
+        self._do_store_slow(host, self._for(replace(fault, number=fault.number % 100), self._lease_s))
+        if phase is Phase.HANDING_OVER:
+            self.person.asks(RequestKind.SWITCHOVER, None)
+        else:
+            self._do_engine_kill(host, fault)
+
+    def _lose_steward(self, fault: Fault) -> None:
+        home = self._steward_home()
+        if home is not None:
+            (self._do_agent_kill, self._do_agent_stop)[fault.number // 5 % 2](home, self._for(fault, 2 * self._lease_s))
+
+    def _steward_home(self) -> Host | None:
+        """Where the steward is, by what the store says; None when it says nothing."""
+        entry = self.store.memory._items.get(cluster_steward(self.plan.service.name))
+        return self.hosts.get(decode(Lease, entry.value).owner) if entry is not None else None
 
     # Who has what.
 
@@ -181,10 +217,12 @@ class Plots:
             self._in_plot(0.01, self.person.asks, RequestKind.FAILOVER, None)
 
     def _stall(self, host: Host, slow: "Site", others: list["Site"], fault: Fault) -> None:
-        self._do_disk_stall(slow.engine.host, self._for(fault, 0.1 + 0.0001 * fault.number))
+        if fault.number % 3:
+            self._do_disk_stall(slow.engine.host, self._for(fault, 0.1 + 0.0001 * fault.number))
         for one in others:
             self._cut_link(host, one, 0.5, fault)
-        self.clients.burst(0.3, self._site(host))
+        self._do_store_slow(host, self._for(replace(fault, number=fault.number % 60), 1.0))
+        self.clients.burst(0.6, self._site(host))
 
     def _do_longer_tail(self, host: Host, fault: Fault) -> None:
         """A primary that was cut off with much of its own is back just when the next one is lost."""
@@ -254,10 +292,14 @@ class Plots:
             self._do_engine_kill(host, fault)
 
     def _do_mute(self, host: Host, fault: Fault) -> None:
-        """The primary's agent is silent for a moment: killed, stopped or cut off from the store. Its engine is well."""
+        """The primary's agent is silent for a moment: killed, stopped or cut off from the store. Its engine is well.
+
+        Not again before it has renewed its lease: moments without end are a dead agent, whose guard does its work.
+        """
         del host
         record = self.checker.record
         home = self.home_of(record) if record is not None else None
-        if home is not None:
+        if home is not None and self.scheduler.now_s > self._muted_s + 2 * self._lease_s:
+            self._muted_s = self.scheduler.now_s
             silent = self._for(fault, 0.3 * self._lease_s)
             (self._do_agent_kill, self._do_agent_stop, self._do_cut_store)[fault.number % 3](self.hosts[home], silent)

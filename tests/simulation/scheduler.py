@@ -19,7 +19,6 @@ class Scheduler:
 
     def __init__(self) -> None:
         self.now_s = 0.0
-        self.steps = 0
         self._heap: list[tuple[float, int, Call, tuple[Any, ...]]] = []
         self.ready: deque[tuple[Call, tuple[Any, ...]]] = deque()
         """What is due in this moment, in its order."""
@@ -60,7 +59,6 @@ class Scheduler:
             else:
                 self.now_s = max(self.now_s, until_s)
                 return
-            self.steps += 1
             call(*args)
 
 

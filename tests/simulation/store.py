@@ -6,7 +6,7 @@ place: `Replaced` for whoever knew more).
 """
 
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from enum import Enum, auto
 from random import Random
 from typing import Any, TypeVar
@@ -28,6 +28,7 @@ from understudy.store.base import (
     Put,
     Replaced,
     StoreFault,
+    check_transaction,
 )
 from understudy.store.memory import MemoryStore
 
@@ -71,7 +72,8 @@ class StoreServer:
 
     def transact(self, expects: Sequence[Expect], changes: Sequence[Put | Delete]) -> Outcome:
         """Carry out a transaction, and tell everybody who listens."""
-        outcome = at_once(self.memory.transact(expects, changes))
+        check_transaction(expects, changes)
+        outcome = self.memory._transact(expects, changes)
         if outcome.committed:
             for told in self.committed:
                 told(changes, outcome.revision)
@@ -125,11 +127,15 @@ class StoreServer:
 
     def _tell(self, changes: Sequence[Put | Delete], revision: int) -> None:
         seen = [Change(one.key, one.value if isinstance(one, Put) else None, revision) for one in changes]
+        news: dict[str, list[Change]] = {}
         for feed in self.feeds:
-            mine = [change for change in seen if change.key.startswith(feed.prefix)]
-            if mine:
-                self._send(feed, mine)
-        self.feeds = [feed for feed in self.feeds if feed.whole]
+            prefix = feed.prefix
+            if prefix not in news:
+                news[prefix] = [change for change in seen if change.key.startswith(prefix)]
+            if news[prefix]:
+                self._send(feed, news[prefix])
+        if any(not feed.whole for feed in self.feeds):
+            self.feeds = [feed for feed in self.feeds if feed.whole]
 
     def _send(self, feed: "Feed", changes: list[Change]) -> None:
         process = feed.process
@@ -137,14 +143,15 @@ class StoreServer:
 
 
 class Feed:
-    """One watch, on its way from the store to a process."""
+    """One watch, on its way from the store to a process, which goes through it as an async iterator."""
 
     NOTICE_S = 1.0
     """After what time a process notices that its connection is broken."""
 
-    def __init__(self, prefix: str, process: Process) -> None:
+    def __init__(self, prefix: str, process: Process, begin: Callable[["Feed"], Awaitable[None]]) -> None:
         self.prefix = prefix
         self.process = process
+        self._begin: Callable[[Feed], Awaitable[None]] | None = begin
         self.whole = True
         self._news: deque[Change] = deque()
         self._waiting: Awaited[None] | None = None
@@ -170,14 +177,27 @@ class Feed:
         if self._waiting is not None:
             self._waiting.give(None)
 
-    async def next(self) -> Change:
+    def __aiter__(self) -> "Feed":
+        return self
+
+    async def __anext__(self) -> Change:
         """The next change. Raises StoreFault when the connection is known to be broken."""
+        if self._begin is not None:
+            begin, self._begin = self._begin, None
+            await self._wait_for(begin(self))
         while not self._news:
             if self._ended:
                 raise StoreFault("The connection to the store broke; list again.")
             self._waiting = Awaited()
-            await self._waiting
+            await self._wait_for(self._waiting)
         return self._news.popleft()
+
+    async def _wait_for(self, coming: Awaitable[None]) -> None:
+        try:
+            await coming
+        except BaseException:
+            self.whole = False  # nobody listens any more
+            raise
 
 
 class HostStore:
@@ -201,15 +221,13 @@ class HostStore:
         """All changes if all conditions hold, else none."""
         return await self._ask(lambda: self._server.transact(expects, changes), changes=True)
 
-    async def watch(self, prefix: str, after_revision: int) -> AsyncGenerator[Change, None]:
+    def watch(self, prefix: str, after_revision: int) -> Feed:
         """Every change of the prefix after that revision; ends with a fault when the connection breaks."""
-        feed = Feed(prefix, self._process)
-        try:
+
+        async def begin(feed: Feed) -> None:
             await self._ask(lambda: self._server.subscribe(feed, after_revision), changes=False)
-            while True:
-                yield await feed.next()
-        finally:
-            feed.whole = False
+
+        return Feed(prefix, self._process, begin)
 
     async def close(self) -> None:
         """Let go of nothing."""

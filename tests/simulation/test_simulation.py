@@ -3,24 +3,27 @@
 import os
 import subprocess
 import sys
+from itertools import count, islice
 
 import pytest
+from tests.simulation.faults import theme_of
 from tests.simulation.planted.bugs import BUGS
-from tests.simulation.run import prepare, run_seed
+from tests.simulation.planted.hunt import caught
+from tests.simulation.planted.patching import Bug
+from tests.simulation.run import quiet, run_seed
+
+from understudy.core import election
 
 SEEDS = range(1, 25)
-QUICKLY_CAUGHT = {
-    "promote_before_fence": 15,
-    "lease_without_waiting": 15,
-    "marks_not_durable": 5,
-    "one_standby_too_few": 40,
-}
-"""Planted bugs that a few seeds find, and how many they may take."""
+MANY_SEEDS = {"promise_forgotten_on_restart", "absent_key_misjudged"}
+"""Planted bugs that take too long for CI; `make sim-bugs` hunts them."""
+HUNTED = [bug for bug in BUGS if bug.name not in MANY_SEEDS]
+MOST_HUNTS = 6
 
 
 @pytest.fixture(autouse=True)
 def _quiet() -> None:
-    prepare()
+    quiet()
 
 
 def test_no_rule_is_broken() -> None:
@@ -29,12 +32,19 @@ def test_no_rule_is_broken() -> None:
     assert broken == []
 
 
-@pytest.mark.parametrize("name", sorted(QUICKLY_CAUGHT))
-def test_a_planted_bug_is_caught(name: str) -> None:
-    """The checkers bite."""
-    bug = next(bug for bug in BUGS if bug.name == name)
-    with bug.planted():
-        assert any(run_seed(seed).violation for seed in range(1, 1 + QUICKLY_CAUGHT[name]))
+@pytest.mark.parametrize("bug", HUNTED, ids=[bug.name for bug in HUNTED])
+def test_a_planted_bug_is_caught(bug: Bug) -> None:
+    """The checkers bite: one of the first seeds about it breaks a rule with the bug, and none without it."""
+    about_it = (seed for seed in count(1) if theme_of(seed) == bug.theme)
+    _, seed, _ = caught(bug, islice(about_it, MOST_HUNTS))
+    assert seed
+
+
+def test_a_bug_that_is_never_called_is_no_test() -> None:
+    """A patch of something that the product no longer calls is told of, instead of being missed for ever."""
+    idle = Bug("idle", lambda spade: spade.plant(election, "elect", lambda real: real), "")
+    with pytest.raises(LookupError, match="never called"):
+        caught(idle, [2])
 
 
 def test_a_seed_is_replayed_byte_for_byte() -> None:

@@ -4,7 +4,8 @@ RULES
 1. Every action is idempotent: done again, after any crash in the middle, it ends the same.
 2. Before an action is run, its `epoch` and `identity` are on the node's disk, flushed; from then on the agent refuses
    every record of a lower epoch, and promises nothing to one.
-3. An action that has not ended after `deadline_ms` has failed; the agent reports it (`failed_epoch`, `failure`).
+3. An action that has not ended, nor got on, for `deadline_ms` has failed; the agent reports it (`failed_epoch`,
+   `failure`). A copy (Rejoin, Rebuild) of which nobody can say how far it is may take as long as it takes.
 4. Whatever starts an engine starts it non-writable. Only `Promote` and then `Open` make it take writes.
 """
 

@@ -6,13 +6,13 @@ RULES
    (most of them) another identity. Then nothing is done before a majority of them agrees on what they carry.
 3. The new record stands above everything that may have been decided in the lost one: epochs only rise. Who was primary
    and which commit rules were in force is unknown then, so everybody is frozen and the worst is assumed of both.
+4. Everybody is the company that the nodes knew and the spec: that may have changed when the store was lost.
 """
 
 from collections import Counter
 from dataclasses import replace
 from itertools import combinations
 
-from understudy.core.cluster import ClusterService
 from understudy.core.health import heard
 from understudy.core.lineage import Position, contains
 from understudy.core.record import ClusterRecord, Duty, DutyKind, Phase, SyncConfig
@@ -41,11 +41,11 @@ def adoptable(view: ClusterView, record: ClusterRecord | None) -> bool:
     A person may do without the majority, but not without most of those that are heard: they would contradict it again.
     """
     reports = heard(view)
-    identities = Counter(one.identity for one in reports.values() if one.identity)
-    most = identities.most_common(1)[0][1] if identities else 0
+    identities = [one.identity for one in reports.values() if one.identity]
+    most = max(map(identities.count, identities), default=0)
     everybody = all(node.name in reports for node in view.service.nodes)
-    agreed = len(identities) == 1 and (everybody or 2 * most > len(view.service.nodes))
-    strangers = sum(identities.values()) - most
+    agreed = len(set(identities)) == 1 and (everybody or 2 * most > len(view.service.nodes))
+    strangers = len(identities) - most
     consented = record is not None and record.accept_loss and most > 0
     return agreed or (consented and 2 * strangers <= len(view.service.nodes))
 
@@ -84,8 +84,8 @@ def birth(view: ClusterView) -> ClusterRecord | None:
         phase=Phase.BOOTSTRAPPING,
         primary=None,
         previous=None,
-        duties=_everybody(view.service, DutyKind.ABSENT),
-        sync=(worst(view),),
+        duties=_all(names, DutyKind.ABSENT),
+        sync=(worst(view, names),),
         electorates=(names,),
         reason="every node is heard and none belongs to a cluster yet",
     )
@@ -96,6 +96,7 @@ def remade(view: ClusterView, record: ClusterRecord | None) -> ClusterRecord:
     reports = [seen.report for _, seen in view.nodes if seen.report is not None and seen.report.identity]
     identity = Counter(str(one.identity) for one in reports).most_common(1)[0][0]
     ours = [one for one in reports if one.identity == identity]
+    names = company(view, ours)
     made = ClusterRecord(
         cluster=view.service.name,
         identity=identity,
@@ -104,9 +105,9 @@ def remade(view: ClusterView, record: ClusterRecord | None) -> ClusterRecord:
         phase=Phase.FENCING,
         primary=None,
         previous=None,
-        duties=_everybody(view.service, DutyKind.FROZEN),
-        sync=(worst(view),),
-        electorates=_any_electorates(view.service),
+        duties=_all(names, DutyKind.FROZEN),
+        sync=(worst(view, names),),
+        electorates=_any_electorates(names),
         known=_furthest(ours),
         reason="the record was made anew above what the nodes carry",
     )
@@ -116,27 +117,36 @@ def remade(view: ClusterView, record: ClusterRecord | None) -> ClusterRecord:
     return replace(made, accept_loss=record.accept_loss, sworn_dead=record.sworn_dead, owed=owed)
 
 
-def worst(view: ClusterView) -> SyncConfig:
+def company(view: ClusterView, reports: list[NodeReport]) -> frozenset[Name]:
+    """Who may have had a part in the lost record: by the nodes that read the newest, and by the spec.
+
+    Of the spec's only those count not that say themselves that they have never had any data.
+    """
+    newest = max((one.record_serial for one in reports), default=0)
+    known = frozenset[Name]().union(*(one.company for one in reports if one.record_serial == newest))
+    new = {name for name, report in heard(view).items() if report.empty and report.identity is None}
+    return known | frozenset(node.name for node in view.service.nodes if not known or node.name not in new)
+
+
+def worst(view: ClusterView, names: frozenset[Name]) -> SyncConfig:
     """The least that a commit rule which loses nothing can have asked: a write is on two nodes.
 
     Not by what the spec says of durability now: it may have said something else when the store was lost.
     """
-    names = frozenset(node.name for node in view.service.nodes)
     return SyncConfig(names, 2 if view.capabilities.zero_loss_commit else 0)
 
 
-def _any_electorates(service: ClusterService) -> tuple[frozenset[Name], ...]:
+def _any_electorates(names: frozenset[Name]) -> tuple[frozenset[Name], ...]:
     """The least of all that may have been in force: whoever rules out every pair rules out every larger one.
 
     One alone cannot have been, where there are two (core/sync.py).
     """
-    names = [node.name for node in service.nodes]
-    pairs = tuple(frozenset(pair) for pair in combinations(names, 2))
-    return pairs or (frozenset(names),)
+    pairs = tuple(frozenset(pair) for pair in combinations(sorted(names), 2))
+    return pairs or (names,)
 
 
-def _everybody(service: ClusterService, kind: DutyKind) -> tuple[Duty, ...]:
-    return tuple(Duty(node.name, kind) for node in service.nodes)
+def _all(names: frozenset[Name], kind: DutyKind) -> tuple[Duty, ...]:
+    return tuple(Duty(name, kind) for name in sorted(names))
 
 
 def _furthest(reports: list[NodeReport]) -> Position | None:

@@ -12,6 +12,7 @@ from understudy.core.lineage import contains
 from understudy.core.record import ClusterRecord, DutyKind, Ground, Origin, Phase, wanted_sync
 from understudy.core.report import ClusterView, NodeReport, Running, marked, streams
 from understudy.core.situation import Asked, Handover, Judged, Promotion, Situation
+from understudy.core.text import Name
 
 _ELECTING = frozenset({Phase.BOOTSTRAPPING, Phase.FENCING, Phase.ELECTING, Phase.BLOCKED})
 """Where it matters who would win."""
@@ -45,7 +46,7 @@ def assess(view: ClusterView, record: ClusterRecord, asked: Asked) -> Assessment
         ground=ground is not None,
         votes=weighing and election.enough_known(view, record),
         winner=chosen.winner is not None,
-        routed=view.routed_epoch >= record.epoch,
+        routed=_routed(view, record),
         converged=_converged(view, record),
         late=_late(view, record),
         foreign=foreign(view, record),
@@ -73,17 +74,35 @@ def _promotion(view: ClusterView, record: ClusterRecord) -> Promotion:
     if record.phase is not Phase.PROMOTING or record.primary is None:
         return Promotion.PENDING
     report, duty = fresh(view, record.primary), record.duty(record.primary)
-    first = record.ground is Ground.FIRST
+    if report is not None and (duty is None or report.record_serial < duty.since):
+        return Promotion.PENDING
+    ruled = report is not None and report.sync == wanted_sync(record) and _promoted(record, report)
+    if record.ground is Ground.FIRST:
+        return _making(view, record, record.primary, ruled=ruled)
     if report is None:
         lost = judge(view).judged is Judged.LOST
-        return Promotion.FAILED if lost and not first else Promotion.PENDING
-    if duty is None or report.record_serial < duty.since:
-        return Promotion.PENDING
-    promoted = report.running is Running.UP and report.promoted_epoch == record.epoch and not marked(report)
-    ruled = promoted and report.sync == wanted_sync(record)
-    if ruled and (report.writable or _alone(view, record, report)):
+    else:
+        if ruled and (report.writable or _alone(view, record, report)):
+            return Promotion.DONE
+        shrunk = report.less_data and not record.accept_loss  # seen only when it was started: its agent closes it
+        lost = shrunk or report.failed_epoch == record.epoch
+    return Promotion.FAILED if lost else Promotion.PENDING
+
+
+def _promoted(record: ClusterRecord, report: NodeReport) -> bool:
+    return report.running is Running.UP and report.promoted_epoch == record.epoch and not marked(report)
+
+
+def _making(view: ClusterView, record: ClusterRecord, chosen: Name, *, ruled: bool) -> Promotion:
+    """How the very first data stand: done before anybody is let in, once that could be.
+
+    With standbys that do not come, it is done all the same after a while: the cluster is tended only from then on.
+    """
+    report = fresh(view, chosen)
+    late = view.phase_age_ms > view.service.timers.promote_ms
+    if ruled and report is not None and (report.covered or late):
         return Promotion.DONE
-    return Promotion.FAILED if report.failed_epoch == record.epoch and not first else Promotion.PENDING
+    return Promotion.UNMADE if late and election.unmade(view, record, chosen) else Promotion.PENDING
 
 
 def _alone(view: ClusterView, record: ClusterRecord, primary: NodeReport) -> bool:
@@ -125,18 +144,32 @@ def _converged(view: ClusterView, record: ClusterRecord) -> bool:
     )
 
 
+def _routed(view: ClusterView, record: ClusterRecord) -> bool:
+    """Whether every live router has followed. At a birth, where nobody is let in before, that must be done too."""
+    own = view.report(record.primary) if record.primary else None
+    opened = record.ground is not Ground.FIRST or (own is not None and own.writable)
+    return opened and view.routed_epoch >= record.epoch
+
+
 def _late(view: ClusterView, record: ClusterRecord) -> bool:
     """Whether the phase has taken longer than it should. The first data may take as long as they take."""
-    patient = record.phase is Phase.PROMOTING and record.ground is Ground.FIRST
+    if record.phase is Phase.PROMOTING:
+        return record.ground is not Ground.FIRST and view.phase_age_ms > _patience_ms(view, record)
     limit_ms = _limits_ms(view.service.timers).get(record.phase)
-    return not patient and limit_ms is not None and view.phase_age_ms > limit_ms
+    return limit_ms is not None and view.phase_age_ms > limit_ms
+
+
+def _patience_ms(view: ClusterView, record: ClusterRecord) -> int:
+    """How long a promotion may take: to try nobody else in its place, but kill a crash recovery, helps no one."""
+    timers = view.service.timers
+    waits = record.primary is not None and fresh(view, record.primary) and not election.prospect(view, record)
+    return timers.stall_ms if waits else timers.promote_ms
 
 
 def _limits_ms(timers: Timers) -> dict[Phase, int]:
     return {
         Phase.FENCING: timers.fence_ms,
         Phase.ELECTING: timers.elect_ms,
-        Phase.PROMOTING: timers.promote_ms,
         Phase.ROUTING: timers.route_ms,
         Phase.REJOINING: timers.rejoin_ms,
         Phase.HANDING_OVER: timers.handover_ms,

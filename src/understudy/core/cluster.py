@@ -73,7 +73,10 @@ class Timers:
     elect_ms: int = 500
     """How long an election that allows loss waits for everybody who is heard."""
     promote_ms: int = 30_000
-    """How long a promotion, crash recovery included, may take before another is tried."""
+    """How long a promotion, crash recovery included, may take before another is tried, where there is one."""
+    stall_ms: int = 600_000
+    """How long an engine that starts, recovers or is promoted, or a copy that says how far it is, may show no progress
+    before it is begun anew."""
     route_ms: int = 2000
     """How long the routers may take before we go on without them; they refuse lower epochs by themselves."""
     rejoin_ms: int = 60_000
@@ -154,7 +157,10 @@ class ClusterService:
 
     def node(self, name: str) -> Node | None:
         """The node of that name."""
-        return next((node for node in self.nodes if node.name == name), None)
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        return None
 
 
 def refusal(now: ClusterService, before: ClusterService | None, known: Iterable[Node] = ()) -> str:

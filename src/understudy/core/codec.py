@@ -6,7 +6,7 @@ equal values give equal bytes, and a person can read them. What a type needs is 
 
 import json
 import math
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import Enum
 from functools import cache
@@ -152,7 +152,7 @@ def _dataclass_plan(kind: type) -> _Plan:
         if type(raw) is not dict:
             raise ValueError(f"{_show(raw)} is no {kind.__name__}")
         if raw.keys() != plans.keys():
-            _check_names(kind, raw, plans.keys(), needed)
+            _check_names(kind, raw, set(plans), needed)
         values = {}
         for name, read_part in reads:
             if name in raw:
@@ -165,7 +165,7 @@ def _dataclass_plan(kind: type) -> _Plan:
     return _Plan(write, read)
 
 
-def _check_names(kind: type, raw: dict[str, Any], known: Set[str], needed: Set[str]) -> None:
+def _check_names(kind: type, raw: dict[str, Any], known: set[str], needed: set[str]) -> None:
     """Refuse fields that the type does not have, and the lack of those without a default."""
     if unknown := raw.keys() - known:
         raise ValueError(f"{kind.__name__} has no field {', '.join(map(_show, sorted(unknown)))}")

@@ -21,7 +21,7 @@ def ordered(record: ClusterRecord, *changed: Duty) -> ClusterRecord:
     duties = {duty.node: duty for duty in record.duties}
     for duty in changed:
         old = duties.get(duty.node)
-        if old is None or replace(old, since=duty.since) != duty:
+        if old is None or not old.same_duty(duty):
             duties[duty.node] = replace(duty, since=record.serial + 1)
     listed = tuple(duties[name] for name in sorted(duties))
     return record if listed == record.duties else replace(record, duties=listed)
@@ -89,9 +89,11 @@ def _next_duty(view: ClusterView, record: ClusterRecord, name: Name, primary: Na
         return Duty(name, DutyKind.REBUILD, primary)
     ours = report.identity == record.identity
     dead = report.running is Running.DEAD and report.failed_epoch == record.epoch
-    if ours and duty.kind is DutyKind.STANDBY and not following and (dead or astray(report, view.report(primary))):
+    copied = rebuilding and report.rebuilt >= duty.since
+    settled = copied or duty.kind is DutyKind.STANDBY
+    if ours and settled and not following and (dead or astray(report, view.report(primary))):
         return Duty(name, DutyKind.REJOIN, primary)
-    back = following and (not rebuilding or report.rebuilt >= duty.since)
+    back = following and (copied or not rebuilding)
     return Duty(name, DutyKind.STANDBY, primary) if back else duty
 
 

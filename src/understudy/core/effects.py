@@ -138,7 +138,7 @@ def _open_epoch(draft: Draft, case: Case) -> Draft:
         target=None,
         accept_loss=asked.accept_loss if asked else record.accept_loss and failed,
         sworn_dead=asked.sworn_dead if asked else None,
-        tried=(*record.tried, record.primary) if failed and record.primary else (),
+        tried=(*(name for name in record.tried if name != old), *([old] if old else ())) if failed else (),
     )
     said = f"{old} loses the part in epoch {opened.epoch}: {case.row.sentence} ({case.seen.verdict})."
     draft = replace(draft, lease=LeaseOrder(None, opened.epoch)).with_record(opened)
@@ -244,7 +244,7 @@ def _hand_over(draft: Draft, case: Case) -> Draft:
 def _conclude(draft: Draft, case: Case) -> Draft:
     """Say what it took and what was lost."""
     record, took = draft.record, draft.record.timings
-    if record.ground is Ground.FIRST and record.request is None:
+    if record.ground in (Ground.FIRST, Ground.FOUND) and record.request is None:
         return draft.tell(EventKind.CLUSTER_BORN, f"{record.primary} takes the first writes.", record.primary)
     kind = EventKind.FAILOVER_DONE
     if record.request is not None and record.request.kind is RequestKind.SWITCHOVER:
@@ -283,9 +283,8 @@ def _block(draft: Draft, case: Case) -> Draft:
     blocked = _why_blocked(record, case)
     if blocked == record.blocked:
         return draft
-    said = f"{blocked.reason}. Unblock with: {blocked.command}"
     draft = draft.with_record(replace(record, blocked=blocked))
-    return draft.tell(EventKind.CLUSTER_BLOCKED, said, record.primary, command=blocked.command)
+    return draft.tell(EventKind.CLUSTER_BLOCKED, str(blocked), record.primary, command=blocked.command)
 
 
 def _why_blocked(record: ClusterRecord, case: Case) -> Blocked:
@@ -296,7 +295,7 @@ def _why_blocked(record: ClusterRecord, case: Case) -> Blocked:
         return Blocked(Origin.CONFIRMED, f"{record.primary} is lost and failover is manual", failover)
     if not _data_anywhere(record, case.view):
         reason = f"no node that may be promoted has any data: {case.seen.election.refusals}"
-        return Blocked(Origin.FENCING, reason, "put back the disk of one of them, or a backup of its data")
+        return Blocked(Origin.FENCING, reason, "", "put back the disk of one of them, or a backup of its data")
     if not situation.ground:
         reason = f"the old primary could still take writes: {grounds.missing(case.view, record)}"
         loss = "" if situation.votes else " --accept-loss"
@@ -317,10 +316,9 @@ def _why_foreign(record: ClusterRecord, case: Case, command: str) -> Blocked:
     if strangers:
         reason = f"{adoption.disagreement(case.view)}; the record is of cluster {record.identity}"
     consented = replace(record, accept_loss=True)
-    able = adoption.adoptable(case.view, consented)
-    return Blocked(
-        Origin.FOREIGN, reason, command if able else "put back the store, or the disks, that belong together"
-    )
+    if adoption.adoptable(case.view, consented):
+        return Blocked(Origin.FOREIGN, reason, command)
+    return Blocked(Origin.FOREIGN, reason, "", "put back the store, or the disks, that belong together")
 
 
 def _unblock(draft: Draft, case: Case) -> Draft:

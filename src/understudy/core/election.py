@@ -18,7 +18,7 @@ from understudy.core import quorum
 from understudy.core.health import fresh, heard
 from understudy.core.lineage import Position, Relation, contains, lacks_bytes, relate
 from understudy.core.record import ClusterRecord, Loss, Phase, SyncConfig
-from understudy.core.report import ClusterView, NodeReport
+from understudy.core.report import ClusterView, NodeReport, Running
 from understudy.core.text import Name
 from understudy.core.words import listed
 
@@ -125,8 +125,9 @@ def prospect(view: ClusterView, record: ClusterRecord) -> bool:
     """Whether those other nodes that are heard now could bring forth a winner, if all of them froze as they are."""
     others = {name: report for name, report in heard(view).items() if name != record.primary}
     voters = frozenset(name for name, report in others.items() if report.identity == record.identity and whole(report))
-    fit = [name for name in others if not unfit(view, record, name)]
     rules = strict_rules(view, record)
+    owed = [one for one in (record.owed, record.start if rules else None) if one is not None]
+    fit = [name for name, one in others.items() if not unfit(view, record, name) and _keeps(one.position, owed)]
     if rules and not (fit and quorum.revoked(rules, voters)):
         return False
     if view.service.durability.zero_loss:
@@ -135,10 +136,14 @@ def prospect(view: ClusterView, record: ClusterRecord) -> bool:
     return any((mine := others[name].position) and not _beyond_bound(view, mine, last) for name in fit)
 
 
+def _keeps(position: Position | None, owed: list[Position]) -> bool:
+    return all(position is not None and contains(position, one) for one in owed)
+
+
 def elect(view: ClusterView, record: ClusterRecord) -> Election:
     """Weigh every node of the spec, and those that have left it and still have a duty."""
     if record.phase is Phase.BOOTSTRAPPING:
-        return _first(view)
+        return _first(view, record)
     names = [node.name for node in view.service.nodes]
     names += [duty.node for duty in record.duties if duty.node not in names]
     candidates = [Candidate(name, _position(view, name), _refusal(view, record, name)) for name in names]
@@ -272,23 +277,52 @@ def _rank(view: ClusterView, record: ClusterRecord, one: Candidate, everybody: l
     )
 
 
-def _first(view: ClusterView) -> Election:
-    """Who is the first primary ever: all must be heard, and at most one may have data (it is taken over as it is)."""
-    candidates = []
-    for node in view.service.nodes:
-        report = fresh(view, node.name)
-        refusal = "is not heard: a cluster is born only when every node can say what it has" if report is None else ""
-        candidates.append(Candidate(node.name, report.position if report else None, refusal))
-    if any(one.refusal for one in candidates):
+def _first(view: ClusterView, record: ClusterRecord) -> Election:
+    """Who is the first primary ever: all must be heard, and at most one may have data (it is taken over as it is).
+
+    When one has been tried in vain, nobody was let in yet, so what is on any disk counts no more: who is heard is next.
+    """
+    candidates = [_newborn(view, node.name) for node in view.service.nodes]
+    if not record.tried and any(one.refusal for one in candidates):
         return Election(None, tuple(candidates))
-    owners = [one for one in candidates if one.position is not None]
-    positions = [one.position for one in owners if one.position is not None]
-    best = [one for one in owners if one.position and all(contains(one.position, each) for each in positions)]
+    owners = [] if record.tried else [one for one in candidates if not _blank(view, one.node)]
+    best = [one for one in owners if all(one is other or _has_all_of(one, other) for other in owners)]
     if owners and not best:
         return Election(None, tuple(Candidate(one.node, one.position, "has data of its own") for one in candidates))
-    pool = best or [one for one in candidates if _priority(view, one.node) > 0]
-    pool.sort(key=lambda one: (one.node != view.service.preferred, -_priority(view, one.node), one.node))
+    pool = best or [one for one in candidates if not one.refusal and _priority(view, one.node) > 0]
+    pool.sort(key=lambda one: _birth_rank(view, record, one.node))
     return Election(pool[0].node if pool else None, tuple(candidates))
+
+
+def unmade(view: ClusterView, record: ClusterRecord, chosen: Name) -> bool:
+    """Whether the first data are not to be had from the chosen one, and another node could be asked."""
+    report = fresh(view, chosen)
+    failed = report is None or (report.failed_epoch == record.epoch and not report.promoted_epoch)
+    others = (node.name for node in view.service.nodes if node.priority and node.name != chosen)
+    return failed and any(not _newborn(view, name).refusal for name in others)
+
+
+def _newborn(view: ClusterView, name: Name) -> Candidate:
+    report = fresh(view, name)
+    if report is None:
+        return Candidate(name, None, "is not heard: a cluster is born only when every node can say what it has")
+    looked = report.running is not Running.UNKNOWN
+    return Candidate(name, report.position, "" if looked else "cannot say what it has")
+
+
+def _blank(view: ClusterView, name: Name) -> bool:
+    report = view.report(name)
+    return report is None or report.empty
+
+
+def _has_all_of(one: Candidate, other: Candidate) -> bool:
+    return one.position is not None and other.position is not None and contains(one.position, other.position)
+
+
+def _birth_rank(view: ClusterView, record: ClusterRecord, name: Name) -> tuple[object, ...]:
+    """Who was not tried before who was, the longest ago first; then preference."""
+    turn = record.tried.index(name) + 1 if name in record.tried else 0
+    return (turn, name != view.service.preferred, -_priority(view, name), name)
 
 
 def _priority(view: ClusterView, name: Name) -> int:

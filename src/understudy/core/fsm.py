@@ -133,6 +133,8 @@ ROWS: tuple[Row, ...] = (
     _row(P.ELECTING, P.ELECTING, "no candidate is eligible yet", winner=False, late=False, **OWN),
     _row(P.ELECTING, P.BLOCKED, "no candidate is eligible", E.BLOCK, winner=False, late=True, **OWN),
     _row(P.PROMOTING, P.ROUTING, "the new primary is promoted", E.BEGIN_REIGN, promotion=Promotion.DONE, **OWN),
+    _row(P.PROMOTING, P.BOOTSTRAPPING, "the first data could not be made there; nobody was let in yet", E.OPEN_EPOCH,
+         promotion=Promotion.UNMADE, **OWN),
     _row(P.PROMOTING, P.FENCING, "the promotion failed, and the candidate may have begun to take writes",
          E.OPEN_EPOCH, promotion=Promotion.FAILED, **OWN),
     _row(P.PROMOTING, P.FENCING, "the promotion took too long, and the candidate may have begun to take writes",

@@ -11,7 +11,8 @@ from understudy.core.words import listed
 def proven(view: ClusterView, record: ClusterRecord) -> Ground | None:
     """The first ground that holds, the strongest first; None when none does."""
     if record.phase is Phase.BOOTSTRAPPING:
-        return Ground.FIRST
+        found = not record.tried and any(seen.report and not seen.report.empty for _, seen in view.nodes)
+        return Ground.FOUND if found else Ground.FIRST
     if record.previous is None:
         return Ground.FENCED if not unaccounted(view, record) else _by_lease(view, record)
     old = closed_old(view, record)
@@ -23,13 +24,17 @@ def proven(view: ClusterView, record: ClusterRecord) -> Ground | None:
 
 
 def unaccounted(view: ClusterView, record: ClusterRecord) -> list[Name]:
-    """Which nodes may be a primary that nobody knows of, when the record was made anew."""
-    everybody = {node.name for node in view.service.nodes} | {duty.node for duty in record.duties}
-    held = set(frozen(view, record))
-    held |= {
+    """Which nodes may be a primary that nobody knows of, when the record was made anew.
+
+    One without any data (it was being copied) that bears the mark is none, though its promises may be forgotten.
+    """
+    everybody = {duty.node for duty in record.duties}
+    held = {
         name
         for name, seen in view.nodes
-        if seen.report and seen.report.identity == record.identity and seen.report.closed_epoch >= record.epoch
+        if seen.report
+        and seen.report.identity in (None, record.identity)
+        and max(seen.report.frozen_epoch, seen.report.closed_epoch) >= record.epoch
     }
     return sorted(everybody - held - {record.sworn_dead})
 

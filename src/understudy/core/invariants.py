@@ -291,7 +291,7 @@ def check_journal(entries: Iterable[Entry]) -> tuple[Violation, ...]:
             continue
         if epoch <= epochs.get(event.service, 0):
             found.append(Violation("I4", f"entry {entry.number} crowns {event.subject} in epoch {epoch} again"))
-        proven = data.get("ground") in ("first", "fenced") or fenced.get(event.service) == epoch
+        proven = data.get("ground") in ("first", "found", "fenced") or fenced.get(event.service) == epoch
         if not proven:
             found.append(Violation("I1", f"entry {entry.number} crowns {event.subject} with nobody fenced before"))
         epochs[event.service] = epoch

@@ -3,10 +3,14 @@
 RULES
 1. An agent obeys no record of another cluster, of a lower epoch, or older than one it has read.
 2. One step at a time: the next report decides on the next step, so any step may be cut short and done again.
-3. Only in `promoting`, only with its own lease armed under this epoch and no promise outstanding to a lower one, does a
-   node become primary. An engine that dies in any other phase stays dead until the steward has fenced and elected. One
-   that is promoted and still bears the marks of before (its agent died in between) is told to promote once more.
+3. Only in `promoting`, only with its own lease armed under this epoch and no promise outstanding to another one, does a
+   node become primary; where it did not see the crown come, only after a whole lease in which nobody spoke of a higher
+   epoch (the store may have been put back to an older state). An engine that dies in any other phase stays dead until
+   the steward has fenced and elected. One that is promoted and still bears the marks of before (its agent died in
+   between) is told to promote once more.
 4. Whoever may take writes without the duty to is closed, before anything else.
+5. First data are made only in `promoting` under the ground FIRST, and nobody is let in before that is over. So whatever
+   happens to that disk, and whoever dies, data that somebody was told are safe are never begun anew.
 """
 
 from collections.abc import Callable
@@ -45,12 +49,14 @@ class _Case:
     report: NodeReport
     armed: bool
     """The guard holds a lease of this epoch."""
+    ripe: bool
+    """It counts for a promotion."""
     promised: bool
-    """A promise to a lower epoch is still outstanding."""
+    """A promise to another epoch is still outstanding."""
     common: tuple[Name, str, int, int]
     """Node, identity, epoch and deadline of whatever is ordered."""
     patient: tuple[Name, str, int, int]
-    """The same for what copies or recovers."""
+    """The same for what may start an engine, which may have to recover, or copies."""
 
 
 def obey(  # noqa: PLR0917  # all that an agent knows of its own node
@@ -66,9 +72,10 @@ def obey(  # noqa: PLR0917  # all that an agent knows of its own node
         duty,
         report,
         armed=lease.epoch == record.epoch and lease.deadline_s > now.boot_s,
-        promised=promise.epoch < record.epoch and promise.until_s > now.boot_s,
+        ripe=lease.ripe_s <= now.boot_s,
+        promised=promise.epoch != record.epoch and promise.until_s > now.boot_s,
         common=(*head, timers.handover_ms),
-        patient=(*head, timers.promote_ms),
+        patient=(*head, timers.stall_ms),
     )
     return _RULES[duty.kind](case)
 
@@ -114,7 +121,7 @@ def _stand_by(case: _Case) -> tuple[Action, ...]:
     if report.closed_epoch:
         return (Rejoin(*case.patient, source),)
     if report.streaming_from != source:
-        return (Follow(*case.common, source),)
+        return (Follow(*case.patient, source),)
     return _NOTHING
 
 
@@ -135,7 +142,7 @@ def _rebuild(case: _Case) -> tuple[Action, ...]:
     source = _source(case)
     if report.rebuilt < duty.since:
         return (Rebuild(*case.patient, source, duty.since, duty.consent),)
-    return (Follow(*case.common, source),) if report.streaming_from != source else _NOTHING
+    return (Follow(*case.patient, source),) if report.streaming_from != source else _NOTHING
 
 
 def _hand_over(case: _Case) -> tuple[Action, ...]:
@@ -163,18 +170,24 @@ def _reign(case: _Case) -> tuple[Action, ...]:
         return (Promote(*case.patient, wanted_sync(record)),)
     if report.sync != wanted_sync(record):
         return (SetSync(*case.common, wanted_sync(record)),)
-    if not report.writable and report.covered and case.armed:
+    if not report.writable and report.covered and case.armed and not _making(record):
         return (Open(*case.common),)
     return _NOTHING
+
+
+def _making(record: ClusterRecord) -> bool:
+    """Whether the very first data are being made; nobody is let in before that is over."""
+    return record.phase is Phase.PROMOTING and record.ground is Ground.FIRST
 
 
 def _become_primary(case: _Case) -> tuple[Action, ...]:
     report, record = case.report, case.record
     if report.empty:  # an empty disk is no primary, whatever the record says, but for the first of all
-        return (Bootstrap(*case.patient),) if record.ground is Ground.FIRST else _NOTHING
+        return (Bootstrap(*case.patient),) if _making(record) else _NOTHING
     if report.running is Running.DEAD:
         return (Start(*case.patient),)
-    if report.running is Running.UP and case.armed and not case.promised:
+    ripe = case.ripe or _making(record)
+    if report.running is Running.UP and case.armed and ripe and not case.promised:
         return (Promote(*case.patient, wanted_sync(record)),)
     return _NOTHING
 

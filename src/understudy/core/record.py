@@ -38,7 +38,9 @@ class Ground(StrEnum):
     REVOCATION = "revocation"
     """Enough voters are frozen that nothing it still accepts can be acknowledged."""
     FIRST = "first"
-    """There has never been a primary."""
+    """There has never been a primary, and no data: its first ones are made. Nobody is let in before that is over."""
+    FOUND = "found"
+    """There has never been a primary of ours; the data were there before."""
     SWORN = "sworn"
     """A person swore that the old primary's machine is off."""
 
@@ -67,6 +69,11 @@ class Duty:
     """The record's serial when it was ordered: tells a second rebuild from the first."""
     consent: bool = False
     """A person agreed that this node's data, another cluster's too, is put aside (and destroyed where no copy fits)."""
+
+    def same_duty(self, other: "Duty") -> bool:
+        """Whether both tell the node the same, whenever they were ordered."""
+        mine = (self.node, self.kind, self.source, self.consent)
+        return mine == (other.node, other.kind, other.source, other.consent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +113,13 @@ class Blocked:
     origin: Origin
     reason: str
     command: str
+    """Empty when none helps; then `cure` says what does."""
+    cure: str = ""
+
+    def __str__(self) -> str:
+        """The whole of it, as a person reads it."""
+        way_out = f"Unblock with: {self.command}" if self.command else f"No command helps; {self.cure}."
+        return f"{self.reason}. {way_out}"
 
 
 class RequestKind(StrEnum):
@@ -203,7 +217,10 @@ class ClusterRecord:
 
     def duty(self, node: Name) -> Duty | None:
         """The duty of that node."""
-        return next((duty for duty in self.duties if duty.node == node), None)
+        for duty in self.duties:
+            if duty.node == node:
+                return duty
+        return None
 
 
 def wanted_sync(record: ClusterRecord) -> SyncConfig:

@@ -78,6 +78,9 @@ class NodeReport:
     """Rejoining cannot bring it back: its data must be copied anew."""
     rebuilt: int = 0
     """Duty.since of the last rebuild that was completed, durable."""
+    company: tuple[Name, ...] = ()
+    """Who had a duty in the newest record that the agent has read, in the order of their names: whatever any spec says,
+    one of them may be primary or acknowledge, if that record is lost."""
     failed_epoch: int = 0
     """The epoch under which it could not do the duty that it has now; 0 again when it can, or has another."""
     failure: str = ""
@@ -140,7 +143,10 @@ class ClusterView:
 
     def seen(self, node: Name) -> NodeSeen | None:
         """What is seen of that node."""
-        return next((seen for name, seen in self.nodes if name == node), None)
+        for name, seen in self.nodes:
+            if name == node:
+                return seen
+        return None
 
     def report(self, node: Name) -> NodeReport | None:
         """That node's last report, however old."""
@@ -181,6 +187,8 @@ class OwnLease:
     epoch: int = 0
     deadline_s: float = 0.0
     """The guard's deadline, by this host's boot clock; the guard is armed with it."""
+    ripe_s: float = 0.0
+    """From when on it counts for a promotion; later than now when the crown was not seen to come, and may be old."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,8 +69,7 @@ def triage(view: ClusterView, record: ClusterRecord, now: Now) -> Triage:
         elif request.kind is not RequestKind.REBUILD:
             waiting.append(request)
         elif record.phase in _TENDED and request.node is not None:
-            duty = Duty(request.node, DutyKind.REBUILD, record.primary, record.serial + 1, request.accept_loss)
-            result = replace(result, record=ordered(result.record, duty))
+            result = replace(result, record=_rebuilt(result.record, request, request.node))
             result = _settled(result, request, EventKind.REQUEST_TAKEN, f"{request.node} is rebuilt")
     head = next((one for kind in _URGENT for one in waiting if one.kind is kind), None)
     return replace(result, head=head or _own_wish(view, record, now))
@@ -161,6 +160,13 @@ def _lag_bytes(view: ClusterView, record: ClusterRecord, name: Name) -> int | No
     if report is None or own is None or report.position is None or own.position is None:
         return None
     return lacks_bytes(report.position, own.position)
+
+
+def _rebuilt(record: ClusterRecord, request: Request, node: Name) -> ClusterRecord:
+    """The record with that node's copy ordered; one that is under way is ended and begun anew."""
+    others = tuple(duty for duty in record.duties if duty.node != node)
+    duty = Duty(node, DutyKind.REBUILD, record.primary, consent=request.accept_loss)
+    return ordered(replace(record, duties=others), duty)
 
 
 def _takes_flags(record: ClusterRecord) -> bool:

@@ -39,6 +39,8 @@ class Promotion(StrEnum):
     PENDING = "pending"
     DONE = "done"
     FAILED = "failed"
+    UNMADE = "unmade"
+    """The very first data could not be made; nobody was let in, and another node could be asked."""
 
 
 class Handover(StrEnum):
@@ -70,7 +72,7 @@ class Situation:
     winner: bool
     """An eligible candidate exists."""
     routed: bool
-    """Every live router has followed."""
+    """Every live router has followed; at a birth, clients have been let in too."""
     converged: bool
     """Every node does its duty."""
     late: bool

@@ -4,8 +4,25 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from tests.control.cluster.stage import H1, H2, H3, H4, NODES, SPARE, A, B, D, Stage, all_stream, born, play, well
+from tests.control.cluster.stage import (
+    H1,
+    H2,
+    H3,
+    H4,
+    NODES,
+    ORDERS,
+    SPARE,
+    A,
+    B,
+    D,
+    Stage,
+    all_stream,
+    born,
+    play,
+    well,
+)
 
+from understudy.control.cluster.ports import PromiseRequest
 from understudy.core.cluster import Durability, Node, Timers
 from understudy.core.errors import Refused
 from understudy.core.record import DutyKind, Phase
@@ -213,3 +230,23 @@ def test_impossible_timers() -> None:
             stage.start(H1)
 
     play(scene, timers=Timers(lease_ms=3999))
+
+
+def test_longer_promise_outlives_a_shorter_lease() -> None:
+    """An agent that is started anew with a shorter lease keeps what it promised under the longer one, to the end."""
+
+    async def scene(stage: Stage) -> None:
+        await born(stage)
+        primary = stage.primary()
+        bound = next(node for node in NODES if node.name != primary.name)
+        identity = stage.disks[bound.name].facts.identity
+        request = PromiseRequest(ORDERS, identity, 1, primary.name, 4000)
+        assert await stage.agents[bound.host].loop.promise(bound.name, request)
+        stage.agents[bound.host].die()
+        stage.service = replace(stage.service, timers=Timers(1000, 200, 200, 200))
+        stage.start(bound.host)
+        state = stage.agents[bound.host].loop._keepers[0].state
+        await stage.until(lambda: state.loaded)
+        assert state.promise.until_s - asyncio.get_running_loop().time() > 3.9
+
+    play(scene)

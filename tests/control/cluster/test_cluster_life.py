@@ -191,7 +191,7 @@ def test_quiet_is_cheap(monkeypatch) -> None:
         await born(stage)
         await asyncio.sleep(20)
         decided, encoded = [], []
-        monkeypatch.setattr(steward, "decide", lambda view, now: decided.append(now) or Decision(view.record))
+        monkeypatch.setattr(steward, "decide_on", lambda view, now: decided.append(now) or Decision(view.record))
         monkeypatch.setattr(observer, "encode", lambda value: encoded.append(value) or encode(value))
         ticks = stage.ticks
         await asyncio.sleep(100)

@@ -3,19 +3,23 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from math import inf
 from typing import Any
 
 from tests.simulation.agents import Router
+from tests.simulation.engine import SimDriver
 from tests.simulation.planted.patching import Bug, Spade
 
-from understudy.control.cluster import executor, node_state, observer, steward, tenure
-from understudy.core import adoption, classify, effects, election, grounds, quorum, sync
+from understudy.control.cluster import executor, mirror, node_state, observer, steward, tenure
+from understudy.core import adoption, classify, effects, election, grounds, health, quorum, requests, sync
 from understudy.core import obey as obeying
+from understudy.core.actions import Freeze
 from understudy.core.fsm import Effect
 from understudy.core.lineage import Position
 from understudy.core.record import ClusterRecord, Ground, Phase, wanted_sync
 from understudy.core.report import OwnLease, Promise, Running
-from understudy.core.situation import Handover
+from understudy.core.situation import Handover, Judged
+from understudy.store.base import Expect
 
 
 def _always(value: Any) -> Callable[[Any], Any]:
@@ -87,9 +91,12 @@ def lease_timed_by_wall_clock(spade: Spade) -> None:
 
 def tombstone_forgotten(spade: Spade) -> None:
     """A new epoch is opened without ending the old primary's lease."""
-    real = effects._EFFECTS[Effect.OPEN_EPOCH]
-    forgetful = {**effects._EFFECTS, Effect.OPEN_EPOCH: lambda draft, case: replace(real(draft, case), lease=None)}
-    spade.plant(effects, "_EFFECTS", lambda _real: forgetful)
+    spade.plant_entry(
+        effects,
+        "_EFFECTS",
+        Effect.OPEN_EPOCH,
+        lambda real: lambda draft, case: replace(real(draft, case), lease=None),
+    )
 
 
 def promise_ignored(spade: Spade) -> None:
@@ -104,6 +111,57 @@ def promise_ignored(spade: Spade) -> None:
         return promise
 
     spade.plant(tenure.Tenure, "promise", make)
+
+
+def promise_forgotten_on_restart(spade: Spade) -> None:
+    """An agent that starts anew is bound by nothing that the one before it promised."""
+
+    def make(real: Any) -> Any:
+        async def load(self: Any, now_s: float, lease_s: float) -> None:
+            await real(self, now_s, lease_s)
+            self.promise = Promise()
+
+        return load
+
+    spade.plant(node_state.NodeState, "load", make)
+
+
+def own_promise_is_enough(spade: Spade) -> None:
+    """A primary without the store goes on as long as anybody promises, be it itself."""
+    spade.plant(tenure, "promised", lambda _real: lambda _electorates, promises: bool(promises))
+
+
+def failover_while_standbys_stream(spade: Spade) -> None:
+    """An agent that is silent counts as a primary that is lost."""
+
+    def make(real: Any) -> Any:
+        return lambda view, primary: replace(real(view, primary), judged=Judged.LOST)
+
+    spade.plant(health, "_by_others", make)
+
+
+def promoted_without_lease(spade: Spade) -> None:
+    """A candidate does not wait for its own lease and guard: the record's word is enough."""
+
+    def make(real: Any) -> Any:
+        def obey(record: ClusterRecord, report: Any, _lease: OwnLease, *rest: Any) -> Any:
+            return real(record, report, OwnLease(record.epoch, inf), *rest)
+
+        return obey
+
+    spade.plant(executor, "obey", make)
+
+
+def closed_though_alive(spade: Spade) -> None:
+    """An engine counts as dead, and is marked so, as soon as that was ordered."""
+
+    def make(_real: Any) -> Any:
+        async def close(self: Any) -> None:
+            await self._pause(0.02)
+
+        return close
+
+    spade.plant(SimDriver, "_close", make)
 
 
 # Commit rules and positions.
@@ -159,6 +217,31 @@ def anybody_wins(spade: Spade) -> None:
     spade.plant(election, "_rank", lambda _real: lambda _view, _record, one, _all: (bool(one.refusal), one.node))
 
 
+def frozen_in_name_only(spade: Spade) -> None:
+    """A frozen standby goes on replicating, and acknowledging."""
+
+    def make(real: Any) -> Any:
+        async def do(self: Any, action: Any) -> None:
+            if not isinstance(action, Freeze):
+                await real(self, action)
+
+        return do
+
+    spade.plant(SimDriver, "_do", make)
+
+
+def last_report_not_recalled(spade: Spade) -> None:
+    """A new agent does not hold its node to what the last one reported: both died in one power cut."""
+
+    def make(_real: Any) -> Any:
+        async def recall(self: Any) -> None:
+            self._recalled = True
+
+        return recall
+
+    spade.plant(observer.Observer, "_recall", make)
+
+
 def less_data_unnoticed(spade: Spade) -> None:
     """A node that came back with less than it had is taken as it is."""
 
@@ -183,6 +266,13 @@ def switchover_before_catch_up(spade: Spade) -> None:
         return handover
 
     spade.plant(classify, "_handover", make)
+
+
+def rebuild_without_a_copy(spade: Spade) -> None:
+    """What a node had is thrown away when it is copied anew."""
+    spade.plant(
+        SimDriver, "_put_aside", lambda _real: lambda self, log: self._engine.truth.discarded(self._engine, list(log))
+    )
 
 
 # Epochs, marks, and a person's word.
@@ -248,27 +338,69 @@ def paused_acts(spade: Spade) -> None:
     spade.plant(executor, "obey", make)
 
 
+def failback_without_hold(spade: Spade) -> None:
+    """The preferred node gets the part back however often it loses it."""
+    spade.plant(
+        requests,
+        "_own_wish",
+        lambda real: lambda view, record, now: real(view, replace(record, failback_wall_s=0.0), now),
+    )
+
+
+# The store.
+
+
+def acted_before_stored(spade: Spade) -> None:
+    """The steward's own host obeys what is decided before it is stored."""
+
+    def make(real: Any) -> Any:
+        async def persist(self: Any, decision: Any, *rest: Any) -> bool:
+            self._record.newest = decision.record or self._record.newest
+            self._ports.wake()
+            return bool(await real(self, decision, *rest))
+
+        return persist
+
+    spade.plant(steward.Steward, "_persist", make)
+
+
+def absent_key_misjudged(spade: Spade) -> None:
+    """A key that is not there is expected to have the revision at which it was missed."""
+    spade.plant(mirror.Sight, "expect", lambda _real: lambda self: Expect(self.key, self.revision))
+
+
 BUGS = tuple(
-    Bug(bug.__name__, bug)
-    for bug in (
-        promote_before_fence,
-        lease_without_waiting,
-        renewal_counted_from_reply,
-        guard_never_renewed_after_restart,
-        lease_timed_by_wall_clock,
-        tombstone_forgotten,
-        promise_ignored,
-        one_standby_too_few,
-        sync_list_shrunk_at_once,
-        position_from_before_the_freeze,
-        forked_lineage_accepted,
-        anybody_wins,
-        less_data_unnoticed,
-        switchover_before_catch_up,
-        old_epoch_accepted,
-        epoch_reused_after_restore,
-        marks_not_durable,
-        router_accepts_lower_epochs,
-        paused_acts,
+    Bug(bug.__name__, bug, theme)
+    for bug, theme in (
+        (promote_before_fence, ""),
+        (lease_without_waiting, ""),
+        (renewal_counted_from_reply, "late_answer"),
+        (guard_never_renewed_after_restart, "candidate_cut_off"),
+        (lease_timed_by_wall_clock, "isolate_then_step"),
+        (tombstone_forgotten, "candidate_cut_off"),
+        (promise_ignored, "promised_then_isolate"),
+        (promise_forgotten_on_restart, "promised_then_isolate"),
+        (own_promise_is_enough, "promised_then_isolate"),
+        (promoted_without_lease, "candidate_cut_off"),
+        (closed_though_alive, ""),
+        (failover_while_standbys_stream, "mute"),
+        (one_standby_too_few, "lag_then_lose"),
+        (sync_list_shrunk_at_once, "late_standby_stays"),
+        (position_from_before_the_freeze, "late_wal"),
+        (forked_lineage_accepted, "longer_tail"),
+        (anybody_wins, "lag_then_lose"),
+        (frozen_in_name_only, "late_wal"),
+        (last_report_not_recalled, "voter_shrinks"),
+        (less_data_unnoticed, "voter_shrinks"),
+        (switchover_before_catch_up, "switchover_to_laggard"),
+        (rebuild_without_a_copy, ""),
+        (old_epoch_accepted, "restore_behind"),
+        (epoch_reused_after_restore, "restore_behind"),
+        (marks_not_durable, ""),
+        (router_accepts_lower_epochs, "restore_behind"),
+        (paused_acts, "pause_with_work"),
+        (failback_without_hold, "preferred_dies"),
+        (acted_before_stored, "steward_dies"),
+        (absent_key_misjudged, "store_wipe"),
     )
 )

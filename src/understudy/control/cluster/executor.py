@@ -4,6 +4,8 @@ RULES
 1. Before an action, its epoch is on the node's disk; lower epochs are refused from then on.
 2. The next action waits for a look from after the last one.
 3. An order of a higher epoch ends an action of a lower one where it is; every action can stand that (core/actions.py).
+   So does, within an epoch, a duty that one of those that may take long does not serve any more.
+4. Who gets on is not late: a deadline begins anew whenever the driver says that its work has got further.
 """
 
 from functools import partial
@@ -29,7 +31,7 @@ from understudy.core.actions import (
 from understudy.core.clock import Now
 from understudy.core.clusters import obey
 from understudy.core.errors import Refused
-from understudy.core.record import ClusterRecord
+from understudy.core.record import ClusterRecord, Duty, DutyKind
 from understudy.core.report import OwnLease, Running
 from understudy.drivers.base import NeedsRebuild
 
@@ -44,6 +46,7 @@ class Executor:
         self.lane = Lane(ports.spawn, ports.wake)
         self._action: Action | None = None
         """What is done, or was done last."""
+        self._progress: int | None = None
         self._ended_s = -inf
         self._idle: tuple[object, ...] = ()
         """What was looked at when there was nothing to do."""
@@ -51,22 +54,40 @@ class Executor:
     def tick(self, now: Now, record: ClusterRecord | None) -> float:
         """Do the next thing; when to come again."""
         lane = self.lane
+        self._look_at_progress(now.boot_s)
         if lane.expired(now.boot_s):
             self._end(now.boot_s, f"{_words(self._action)} did not end in time")
-        if lane.busy and record is not None and self._action is not None and record.epoch > self._action.epoch:
-            lane.give_up()
-            self._end(now.boot_s, f"{_words(self._action)} was given up for epoch {record.epoch}")
+        if lane.busy and record is not None and self._action is not None:
+            self._look_at_orders(now.boot_s, record, self._action)
         state = self._state
         if lane.busy or record is None or not state.recalled or state.looked != state.generation:
             return lane.deadline_s
         return self._next(now, record)
 
+    def _look_at_progress(self, now_s: float) -> None:
+        """Begin the deadline anew for what has got further."""
+        progress = self._state.progress
+        if progress != self._progress:
+            self._progress = progress
+            if self.lane.busy and self._action is not None and progress is not None:
+                self.lane.deadline_s = now_s + self._action.deadline_ms / 1000
+
+    def _look_at_orders(self, now_s: float, record: ClusterRecord, action: Action) -> None:
+        """Give up what nobody wants any more."""
+        if record.epoch > action.epoch:
+            self.lane.give_up()
+            self._end(now_s, f"{_words(action)} was given up for epoch {record.epoch}")
+        elif not _serves(action, record.duty(self._state.name)):
+            self.lane.give_up()
+            self._end(now_s, "")
+
     def _next(self, now: Now, record: ClusterRecord) -> float:
         state, report = self._state, self._state.report
         armed = state.lease.epoch == record.epoch and state.lease.deadline_s > now.boot_s
-        bound = state.promise.epoch < record.epoch and state.promise.until_s > now.boot_s
-        wake_s = state.promise.until_s if bound else inf
-        looked_at = (record, report, armed, bound)
+        ripe = state.lease.ripe_s <= now.boot_s
+        bound = state.promise.epoch != record.epoch and state.promise.until_s > now.boot_s
+        wake_s = min(state.promise.until_s if bound else inf, inf if ripe else state.lease.ripe_s)
+        looked_at = (record, report, armed, ripe, bound)
         if report is None or (self._idle and all(map(is_, looked_at, self._idle))):
             return wake_s
         actions = obey(record, report, state.lease, state.promise, now, self._timers)
@@ -89,7 +110,8 @@ class Executor:
         state.moving = self._moves(action)
         if isinstance(action, Start | Follow | Rejoin | Rebuild):
             state.lease = OwnLease()  # what is started has a new guard, which holds no deadline yet
-        self.lane.start(partial(self._perform, action, record.serial), now_s + action.deadline_ms / 1000)
+        deadline_s = inf if isinstance(action, Rejoin | Rebuild) else now_s + action.deadline_ms / 1000
+        self.lane.start(partial(self._perform, action, record.serial), deadline_s)
 
     async def _perform(self, action: Action, serial: int) -> bool:
         state, failure = self._state, ""
@@ -155,6 +177,25 @@ def _after(action: Action) -> dict[str, Any]:
         case _:
             pass
     return marks
+
+
+_SERVED = {
+    Start: {DutyKind.FROZEN, DutyKind.PRIMARY},
+    Follow: {DutyKind.STANDBY, DutyKind.REJOIN, DutyKind.REBUILD},
+    Rejoin: {DutyKind.STANDBY, DutyKind.REJOIN},
+    Rebuild: {DutyKind.REBUILD},
+}
+"""What may take long, and for which duties it is done."""
+
+
+def _serves(action: Action, duty: Duty | None) -> bool:
+    """Whether what was begun is what the duty asks for; anything that does not take long is, until its epoch ends."""
+    if type(action) not in _SERVED:
+        return True
+    if duty is None or duty.kind not in _SERVED[type(action)]:
+        return False
+    wanted = (getattr(action, "source", None), getattr(action, "since", duty.since))
+    return wanted == (duty.source, duty.since)
 
 
 def _words(action: Action | None) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 import structlog
 
 from understudy.control.clock import Clock
-from understudy.control.cluster.beats import RouterWord, beat, content
+from understudy.control.cluster.beats import RouterWord, beat
 from understudy.control.cluster.executor import Executor
 from understudy.control.cluster.lane import Lane
 from understudy.control.cluster.mirror import Mirror, Sight
@@ -62,6 +62,8 @@ class ClusterLoop:
         self._known = {node.name: node for node in ports.service.nodes}
         """The nodes of the spec, and those that have left it and still had a duty when it last changed."""
         self._mirror = Mirror(ports, cluster(name), self._changed)
+        self._urgent = (cluster_record(name), cluster_primary(name), cluster_steward(name))
+        """What is worth a tick of everybody."""
         self._record = RecordReader(self._mirror, cluster_record(name), name)
         self._primary = LeaseReader(self._mirror, cluster_primary(name))
         self._keepers = tuple(self._keep(own) for own in ports.own)
@@ -221,14 +223,12 @@ class ClusterLoop:
 
     def _changed(self, before: Sight | None, sight: Sight) -> None:
         """Something came from the store: is it worth a tick? What only says "still so" is not."""
-        name = self._ports.service.name
-        leases = (cluster_primary(name), cluster_steward(name))
-        if sight.key == leases[0]:
+        if sight.key == self._primary.key:
             self._primary.passed(before)
-        if content(sight.value) == content(before.value if before else None):
+        if sight.content == (before.content if before else None):
             return
         self.steward.stir()
-        if sight.key in leases or sight.key == cluster_record(name) or self.steward.holding:
+        if sight.key in self._urgent or self.steward.holding:
             self._ports.wake()
 
 
@@ -241,6 +241,7 @@ class _Keeper:
         self.reporter = Reporter(ports, mirror, self.state)
         self.tenure = Tenure(ports, mirror, self.state, primary)
         self.executor = Executor(ports, self.state)
+        self._heard: ClusterRecord | None = None
 
     @property
     def lanes(self) -> tuple[Lane, ...]:
@@ -259,6 +260,8 @@ class _Keeper:
         state = self.state
         if record is not None and state.facts.identity in {None, record.identity}:
             state.serial = max(state.serial, self.tenure.bound(record.serial))
+            if record is not self._heard:
+                self._heard, state.company = record, tuple(sorted(duty.node for duty in record.duties))
 
     def leads(self, record: ClusterRecord | None) -> bool:
         """Whether the node has the primary's part, so that its silence must mean something soon."""

@@ -6,11 +6,15 @@ sight while the store is away. Nothing is decoded here.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
+from understudy.control.cluster.beats import content
 from understudy.control.cluster.ports import Ports, Work
 from understudy.store.base import Delete, Expect, Item, Put, StoreFault
 
 AGAIN_S = 0.2
+BACKLOG_S = 1.0
+"""What comes so soon after a break may have been written long ago."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,8 @@ class Sight:
     value: bytes | None
     revision: int
     since_s: float
+    content: bytes | None = None
+    """The value but for its counter: equal when nothing but time has passed."""
 
     def item(self) -> Item | None:
         """The entry in the store's own words."""
@@ -46,6 +52,11 @@ class Mirror:
         self._follower: Work | None = None
         self.began_s = 0.0
         """When everything was first in sight."""
+        self.contact_s = inf
+        """What was first seen after this has just been written; what was seen before may be old, even of a state of the
+        store that was put back."""
+        self._heard_s = -inf
+        self._gap_s = ports.service.timers.lease_ms / 1000
         self.ready = False
         self.fault = ""
         """Why the store cannot be watched at the moment."""
@@ -95,6 +106,7 @@ class Mirror:
         known = self._newest
         listing = await self._store.list(self._prefix)
         back = listing.revision < known
+        self._heard(self._clock.now().boot_s, anew=back)
         if not self.ready:
             self.began_s = self._clock.now().boot_s
             self.ready = True
@@ -102,7 +114,9 @@ class Mirror:
         self.fault = ""
         there = {item.key for item in listing.items}
         for item in listing.items:
-            self._take(item.key, item.value, item.revision, back=back)
+            # what is seen and is not newer than the listing is in it, or was in a history that a backup has replaced
+            newer = self.get(item.key).revision > listing.revision
+            self._take(item.key, item.value, item.revision, back=back or not newer)
         for key, sight in list(self._sights.items()):
             if key not in there and (back or sight.revision <= listing.revision):
                 self._take(key, None, listing.revision, back=back)
@@ -117,5 +131,13 @@ class Mirror:
             if same or (revision <= before.revision and not back):
                 return
         self._newest = max(self._newest, revision)
-        sight = self._sights[key] = Sight(key, value, revision, self._clock.now().boot_s)
+        now_s = self._clock.now().boot_s
+        self._heard(now_s)
+        sight = self._sights[key] = Sight(key, value, revision, now_s, content(value))
         self._changed(before, sight)
+
+    def _heard(self, now_s: float, *, anew: bool = False) -> None:
+        """The store has spoken; after a break of a whole lease, or when it has gone back, contact begins anew."""
+        if anew or now_s - self._heard_s > self._gap_s:
+            self.contact_s = now_s + BACKLOG_S
+        self._heard_s = now_s

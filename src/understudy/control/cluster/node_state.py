@@ -15,6 +15,8 @@ from understudy.control.cluster.ports import NodeFacts, OwnNode
 from understudy.core.codec import decode, encode
 from understudy.core.errors import Fault
 from understudy.core.report import NodeReport, OwnLease, Promise
+from understudy.core.text import Name
+from understudy.store.lease import DRIFT
 
 
 class NodeState:
@@ -39,22 +41,28 @@ class NodeState:
         """The generation that the report is of."""
         self.moving = False
         """Whether something is under way by which the node may rightly have less."""
+        self.progress: int | None = None
+        """How far what is under way has got, by the driver's word."""
         self.serial = 0
         """Of the newest record read, as far as it may be told; never falls."""
+        self.company: tuple[Name, ...] = ()
+        """Who had a duty in it."""
         self.failed_epoch = 0
         self.failure = ""
         self.lease = OwnLease()
         self.promise = Promise()
 
     async def load(self, now_s: float, lease_s: float) -> None:
-        """Read the facts. A promise of an earlier agent counts as one for a whole lease from now. Raises Fault."""
+        """Read the facts. A promise of an earlier agent counts as one for all of its time from now. Raises Fault."""
         facts = await self.own.disk.load()
         if self.loaded:
             return
         self.facts = self.wanted = facts
         self.serial = max(self.serial, facts.serial)
+        self.company = self.company or facts.company
         if facts.promised_epoch:
-            self.promise = Promise(facts.promised_epoch, now_s + lease_s)
+            promised_s = facts.promised_ms / 1000 * (1 + DRIFT)
+            self.promise = Promise(facts.promised_epoch, now_s + max(lease_s, promised_s))
         self.loaded = True
 
     async def remember(self, **changes: Any) -> None:

@@ -59,7 +59,7 @@ class Observer:
         """Look when it is time."""
         state = self._state
         if state.report is not None and state.report.record_serial != state.serial:
-            state.report = replace(state.report, record_serial=state.serial)
+            state.report = replace(state.report, record_serial=state.serial, company=state.company)
         if self.lane.expired(now_s):
             self._take(None, state.facts, now_s)
         if not self.lane.busy and now_s >= self.next_s(now_s):
@@ -86,6 +86,8 @@ class Observer:
                 await state.load(ports.clock.now().boot_s, self._timers.lease_over_ms / 1000)
             if not self._blind:
                 await self._recall()
+            if state.company != state.facts.company:
+                await state.remember(company=state.company)
             facts = state.facts
             seen = await state.own.driver.observe()
             if generation == state.generation:
@@ -100,15 +102,15 @@ class Observer:
         """What an earlier agent reported last must still be there, unless something was begun since that moves it."""
         if self._recalled:
             return
-        facts, told = self._state.facts, _told(self._mirror.get(self._key).value)
+        facts, word = self._state.facts, told(self._mirror.get(self._key).value)
         if (
-            told is not None
-            and told.position is not None
-            and (told.identity, told.moves) == (facts.identity, facts.moves)
+            word is not None
+            and word.position is not None
+            and (word.identity, word.moves) == (facts.identity, facts.moves)
         ):
-            further = facts.reached is None or contains(told.position, facts.reached)
+            further = facts.reached is None or contains(word.position, facts.reached)
             if further and not facts.less_data and facts.identity is not None:
-                await self._state.remember(reached=told.position)
+                await self._state.remember(reached=word.position)
         self._recalled = True
 
     async def _watch_for_less_data(self, seen: Observation) -> None:
@@ -130,11 +132,13 @@ class Observer:
         state = self._state
         news = state.looked != state.generation
         state.looked = state.generation
+        state.progress = seen.progress if seen is not None else state.progress
         if not state.loaded:
             return True
         state.recalled = self._recalled
         now = state.facts
-        facts = replace(facts, less_data=now.less_data, reached=now.reached, needs_rebuild=now.needs_rebuild)
+        if facts is not now:
+            facts = replace(facts, less_data=now.less_data, reached=now.reached, needs_rebuild=now.needs_rebuild)
         report = self._unseen(facts, now_s) if seen is None else self._seen(seen, facts, now_s)
         if report != state.report:
             state.report, news = report, True
@@ -156,6 +160,7 @@ class Observer:
             empty=seen.empty,
             position=seen.position,
             record_serial=state.serial,
+            company=state.company,
             promoted_epoch=seen.promoted_epoch,
             writable=seen.writable,
             covered=seen.covered,
@@ -236,8 +241,8 @@ class Reporter:
         """On condition that nobody has written since: a report that was held up on its way must not replace a newer."""
         sight = self._mirror.get(self._key)
         if not self._counter:
-            told = _told(sight.value)
-            self._counter = told.counter if told is not None else 0
+            word = told(sight.value)
+            self._counter = word.counter if word is not None else 0
         self._counter += 1
         if self._encoded[0] is not report:
             self._encoded = (report, encode(report))
@@ -255,8 +260,8 @@ class Reporter:
         return True
 
 
-def _told(data: bytes | None) -> NodeReport | None:
-    """What an earlier agent of the node said last."""
+def told(data: bytes | None) -> NodeReport | None:
+    """What a node said last; None when it said nothing, or nothing that can be read."""
     try:
         return decode(NodeReport, data) if data is not None else None
     except Undecodable:

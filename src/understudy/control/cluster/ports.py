@@ -53,12 +53,16 @@ class NodeFacts:
     rebuilt: int = 0
     less_data: bool = False
     needs_rebuild: bool = False
+    company: tuple[Name, ...] = ()
+    """Who had a duty in the newest record read."""
     reached: Position | None = None
     """The last position known when the engine stopped: what it must still have when it comes back."""
     moves: int = 0
     """How many deeds were begun here after which the node may rightly have less."""
     promised_epoch: int = 0
     """Above 0: a promise to a primary of this epoch may be outstanding. A new agent takes it for a whole one."""
+    promised_ms: int = 0
+    """How long that was for: a new agent may have another lease in its spec."""
 
 
 class NodeDisk(Protocol):

@@ -11,20 +11,13 @@ from understudy.core.text import Name
 T = TypeVar("T")
 
 
-def _whole(data: bytes | None) -> bytes | None:
-    return data
-
-
 class Reader(Generic[T]):
     """One entry. The value stays the same object as long as its `content` stays the same."""
 
-    def __init__(
-        self, mirror: Mirror, key: str, kind: type[T], content: Callable[[bytes | None], bytes | None] = _whole
-    ) -> None:
+    def __init__(self, mirror: Mirror, key: str, kind: type[T]) -> None:
         self._mirror = mirror
         self._key = key
         self._kind = kind
-        self._content = content
         self._read: Sight | None = None
         self._known: bytes | None = None
         self._value: T | None = None
@@ -40,9 +33,8 @@ class Reader(Generic[T]):
         sight = self._mirror.get(self._key)
         if sight is not self._read:
             self._read = sight
-            content = self._content(sight.value)
-            if content != self._known:
-                self._known = content
+            if sight.content != self._known:
+                self._known = sight.content
                 self._take(sight)
         return self._value
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 from math import inf
 
-from understudy.control.cluster.beats import RouterWord, content
+from understudy.control.cluster.beats import RouterWord
 from understudy.control.cluster.lane import Lane
 from understudy.control.cluster.mirror import Mirror, Sight
 from understudy.control.cluster.observer import next_beat_s
@@ -30,7 +30,7 @@ from understudy.control.keys import (
 )
 from understudy.core.clock import Now
 from understudy.core.cluster import ClusterService, Node, Timers
-from understudy.core.clusters import decide
+from understudy.core.clusters import decide_on
 from understudy.core.codec import encode
 from understudy.core.errors import Refused
 from understudy.core.record import Phase, Request
@@ -109,7 +109,7 @@ class Steward:
         for name in names:
             if name not in self._reports:
                 key = cluster_report(self._service.name, name)
-                self._reports[name] = Reader(self._mirror, key, NodeReport, content)
+                self._reports[name] = Reader(self._mirror, key, NodeReport)
 
     @property
     def fault(self) -> str:
@@ -197,11 +197,15 @@ class Steward:
         return True
 
     def _patience_s(self, sight: LeaseSight) -> float:
-        """From when on we would take it; the primary's host comes last."""
+        """From when on we would take it; hosts that are ill placed for it come last."""
         held_s = sight.lease.duration_ms / 1000 * (1 + DRIFT) if sight.lease is not None else 0.0
         run_out_s = sight.since_s + held_s
-        later_s = self._timers.lease_ms / 1000 * PATIENT if self._on_primary_host() else 0.0
+        later_s = self._timers.lease_ms / 1000 * PATIENT if self._ill_placed() else 0.0
         return run_out_s + later_s
+
+    def _ill_placed(self) -> bool:
+        """Whether we would be lost together with the primary, or sit apart from all nodes (and from the store's)."""
+        return self._on_primary_host() or all(node.host != self._ports.host for node in self._service.nodes)
 
     def _on_primary_host(self) -> bool:
         record = self._record.newest
@@ -211,10 +215,10 @@ class Steward:
     def _should_resign(self, now_s: float) -> bool:
         record = self._record.newest
         offered = now_s - self._resigned_s < RESIGN_EVERY * self._timers.lease_ms / 1000
-        if offered or record is None or record.phase is not Phase.STEADY or not self._on_primary_host():
+        if offered or record is None or record.phase is not Phase.STEADY or not self._ill_placed():
             return False
         stale_s = now_s - self._timers.stale_other_ms / 1000
-        others = (node for node in self._service.nodes if node.host != self._ports.host)
+        others = (node for node in self._service.nodes if node.host != self._ports.host and node.name != record.primary)
         return any(self._reports[node.name].sight().since_s > stale_s for node in others if self._heard(node.name))
 
     def _heard(self, name: Name) -> bool:
@@ -278,7 +282,7 @@ class Steward:
         if seen == self._seen and now.boot_s < self._again_s:
             return
         view = self._view(now.boot_s, lease)
-        decision = decide(view, now)
+        decision = decide_on(view, now)
         self._seen, self._again_s = seen, now.boot_s + self._timers.drop_ms / 1000
         self._calm_until_s = min(next_s, self._again_s)
         if decision.record is not view.record or decision.requests_done or decision.events:
@@ -320,7 +324,7 @@ class Steward:
         """The routers that have spoken, and what they said."""
         prefix = cluster_router(self._service.name, self._ports.host).removesuffix(self._ports.host)
         for sight in self._mirror.under(prefix):
-            reader = self._routers.setdefault(sight.key, Reader(self._mirror, sight.key, RouterWord, content))
+            reader = self._routers.setdefault(sight.key, Reader(self._mirror, sight.key, RouterWord))
             if (word := reader.value()) is not None:
                 yield sight, word
 

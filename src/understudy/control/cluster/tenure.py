@@ -17,17 +17,18 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil, inf
 
-from understudy.control.cluster.beats import content, counter
+from understudy.control.cluster.beats import counter
 from understudy.control.cluster.lane import Lane
 from understudy.control.cluster.mirror import Mirror, Sight
 from understudy.control.cluster.node_state import NodeState
-from understudy.control.cluster.observer import next_beat_s
+from understudy.control.cluster.observer import next_beat_s, told
 from understudy.control.cluster.ports import Ports, PromiseRequest
+from understudy.control.keys import cluster_report
 from understudy.core.cluster import Node
 from understudy.core.codec import Undecodable
 from understudy.core.errors import Refused
 from understudy.core.quorum import promised
-from understudy.core.record import ClusterRecord
+from understudy.core.record import ClusterRecord, Phase
 from understudy.core.report import OwnLease, Promise
 from understudy.core.text import Name
 from understudy.store.base import Outcome, StoreFault
@@ -73,7 +74,7 @@ class LeaseReader:
     def _renewed(self, before: Sight, raw: Sight) -> bool:
         """Take in a renewal, which changes nothing but the counter; whether it was just that."""
         seen = self._sight
-        if seen is None or seen.lease is None or raw.value is None or content(before.value) != content(raw.value):
+        if seen is None or seen.lease is None or raw.value is None or before.content != raw.content:
             return False
         lease = replace(seen.lease, counter=counter(raw.value))
         self._sight, self._skipped = LeaseSight(self.key, lease, raw.revision, raw.since_s), None
@@ -109,6 +110,9 @@ class Tenure:
         """Until when lanes may hold questions."""
         self._by_promises = 0
         """Above 0: the deadline rests on promises, and this is the serial of the record that said whose."""
+        self._taken_up: tuple[int, float] = (0, 0.0)
+        """Of which epoch a lease was found, and in which contact with the store."""
+        self._ripe_s = 0.0
 
     @property
     def lanes(self) -> tuple[Lane, ...]:
@@ -142,6 +146,7 @@ class Tenure:
         if self._lane.expired(now_s):
             self._ask(now_s)
         if not self._lane.busy and (now_s >= self._due_s or self._guard_is_new(lease)):
+            self._ripen(lease.epoch, sight.since_s)
             claim = self._claim(sight, lease, now_s)
             self._due_s = next_beat_s(now_s, self._timers.renew_ms)
             self._tried = self._state.generation
@@ -218,9 +223,28 @@ class Tenure:
         except Refused:
             state.lease = OwnLease()  # the engine is not there, or is being killed: its own look says so
             return before.epoch > 0
-        state.lease = OwnLease(epoch, deadline_s)
+        state.lease = OwnLease(epoch, deadline_s, self._ripe_s)
         rested, self._by_promises = self._by_promises, by_promises
         return before.epoch != epoch or rested != by_promises
+
+    def _ripen(self, epoch: int, seen_s: float) -> None:
+        """From when on a lease that was seen then counts for a promotion.
+
+        At once if it was seen to come. Else the store may have been put back to a state from before other reigns: then
+        those who took part in them say so in their reports, within a lease of contact.
+        """
+        mirror, record, lease_s = self._mirror, self._record, self._timers.lease_ms / 1000 * (1 + DRIFT)
+        if self._taken_up != (epoch, mirror.contact_s):
+            self._taken_up = (epoch, mirror.contact_s)
+            self._ripe_s = 0.0 if seen_s > mirror.contact_s else mirror.contact_s + lease_s
+        elif self._ripe_s and record is not None and record.phase is Phase.PROMOTING and self._surpassed(epoch):
+            self._ripe_s = self._ports.clock.now().boot_s + lease_s
+
+    def _surpassed(self, epoch: int) -> bool:
+        """Whether anybody's report carries a higher epoch."""
+        keys = (cluster_report(self._ports.service.name, node.name) for node in self._asking)
+        reports = (told(self._mirror.get(key).value) for key in keys)
+        return any(one is not None and one.epoch > epoch for one in reports)
 
     # --- promises asked for -------------------------------------------------------------------------------------------
 
@@ -267,8 +291,9 @@ class Tenure:
             return False
         until_s = max(old.until_s, now_s + duration_ms / 1000 * (1 + DRIFT))
         state.promise = Promise(request.epoch, until_s)
+        longest_ms = max(duration_ms, state.wanted.promised_ms) if old.until_s > now_s else duration_ms
         try:
-            await state.remember(promised_epoch=request.epoch)
+            await state.remember(promised_epoch=request.epoch, promised_ms=longest_ms)
         except Refused:
             return False
         return duration_ms == request.duration_ms and self._may_promise(request, record)

@@ -1,0 +1,69 @@
+"""A crown that was not seen to come may be from a state of the store that has long passed."""
+
+import asyncio
+from dataclasses import replace
+
+from tests.control.cluster.stage import LOSSY, Stage, born, play, well
+
+from understudy.core.record import Phase
+from understudy.drivers.fake import POSTGRES, FakeEngine
+
+
+def promotions_take(stage: Stage, promote_s: float) -> None:
+    """From now on, everywhere."""
+    for engine in stage.engines:
+        engine._pace = replace(engine._pace, promote_s=promote_s)
+
+
+async def crowned(stage: Stage) -> FakeEngine:
+    """The winner of a failover, in the middle of its promotion."""
+    promotions_take(stage, 2)
+    old = stage.primary()
+    stage.agents[old.node.host].die()
+    old.kill()
+    await stage.until(lambda: stage.record().phase is Phase.PROMOTING, 60, write=False)
+    return stage.engines[stage.record().primary]
+
+
+def test_a_store_put_back_crowns_nobody() -> None:
+    """Who finds its crown in a store that was put back waits, and hears from the others that another reign followed."""
+
+    async def scene(stage: Stage) -> None:
+        await born(stage)
+        winner = await crowned(stage)
+        epoch, backup = stage.record().epoch, (dict(stage.store._items), stage.store._revision)
+        stage.agents[winner.node.host].die()
+        winner.kill()
+        promotions_take(stage, 0.03)
+        await stage.until(lambda: stage.primary() not in {None, winner}, 120, write=False)
+        for agent in stage.agents.values():
+            agent.die()
+        await asyncio.sleep(10)
+        stage.store._items, stage.store._revision = backup
+        stage.start(winner.node.host)
+        await asyncio.sleep(1)
+        stage.start(*(node.host for node in stage.service.nodes if node.name != winner.name))
+        promoted = {winner.promoted_epoch}
+        for _ in range(600):
+            await asyncio.sleep(0.05)
+            promoted.add(winner.promoted_epoch)
+        assert epoch not in promoted
+        await well(stage, 200)
+        assert stage.record().epoch > epoch + 1
+
+    play(scene, POSTGRES, durability=LOSSY)
+
+
+def test_an_agent_that_dies_in_a_promotion_goes_on_with_it() -> None:
+    """The store is as it was: the next agent waits a lease, and then the promotion ends as it was ordered."""
+
+    async def scene(stage: Stage) -> None:
+        await born(stage)
+        winner = await crowned(stage)
+        epoch = stage.record().epoch
+        stage.agents[winner.node.host].die()
+        stage.start(winner.node.host)
+        await stage.until(lambda: winner.open, 20, write=False)
+        assert winner.promoted_epoch == epoch
+
+    play(scene, POSTGRES)
