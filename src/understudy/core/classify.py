@@ -106,7 +106,9 @@ def _making(view: ClusterView, record: ClusterRecord, chosen: Name, *, ruled: bo
 
 
 def _alone(view: ClusterView, record: ClusterRecord, primary: NodeReport) -> bool:
-    """Whether it cannot open before standbys come back: too few stream from it to cover its history."""
+    """Whether it cannot open before standbys come back: too few stream from it, though they have had time to come."""
+    if view.phase_age_ms <= view.service.timers.elect_ms:
+        return False  # clients that come to a closed door would only keep the standbys from coming
     rule = wanted_sync(record)
     following = [name for name in rule.voters if (one := fresh(view, name)) and streams(one, primary.node)]
     return not primary.covered and len(following) < rule.acks
