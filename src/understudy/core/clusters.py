@@ -74,7 +74,7 @@ def decide(view: ClusterView, now: Now) -> Decision:
 
 
 def _moved(draft: Draft, view: ClusterView, row: Row, testimony: str) -> Draft:
-    record = replace(draft.record, phase=row.then, timings=timed(view, draft.record, row.phase), reason=row.sentence)
+    record = replace(draft.record, phase=row.then, timings=timed(view, draft.record, row), reason=row.sentence)
     said = f"{record.cluster} goes from {row.phase} to {row.then}: {row.sentence}{testimony}."
     told = replace(draft, record=record)
     return told.tell(

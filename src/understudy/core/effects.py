@@ -189,11 +189,18 @@ def _enthrone(draft: Draft, case: Case, winner: Name, ground: Ground, lost: Loss
         loss=lost,
         owed=_owed(record, rules, position),
     )
-    refused = [f"{one.node} {one.refusal}" for one in case.seen.election.candidates if one.refusal]
+    candidates = case.seen.election.candidates
+    refused = [f"{one.node} {one.refusal}" for one in candidates if one.refusal]
     why = f"; passed over: {listed(refused, most=9)}" if refused else ""
     said = f"{winner} gets the part in epoch {record.epoch}, at {position or 'an unknown position'}, by {ground}{why}."
     draft = replace(draft, lease=LeaseOrder(winner, record.epoch)).with_record(crowned)
-    return draft.tell(EventKind.CLUSTER_CROWNED, said, winner, epoch=record.epoch, ground=str(ground))
+    # Values for programs, and for whoever asks later how it was decided.
+    considered: dict[str, Fact] = {
+        f"candidate_{one.node}": f"at {one.position or 'an unknown position'}: {one.refusal or 'eligible'}"
+        for one in candidates
+    }
+    facts: dict[str, Fact] = {"epoch": record.epoch, "ground": str(ground), **considered}
+    return draft.tell(EventKind.CLUSTER_CROWNED, said, winner, **facts)
 
 
 def _owed(record: ClusterRecord, rules: tuple[SyncConfig, ...], position: Position | None) -> Position | None:
@@ -344,11 +351,15 @@ def _further(known: Position | None, own: Position | None) -> Position | None:
     return known if relate(own, known) is Relation.BEHIND else own
 
 
-def timed(view: ClusterView, record: ClusterRecord, before: Phase) -> Timings:
-    """The timings with what the phase that is left has taken; leaving one where clients were served begins anew."""
-    took, age_ms = record.timings, view.phase_age_ms
-    if before in (Phase.STEADY, Phase.REJOINING, Phase.PAUSED):
-        return Timings(detect_ms=_unseen_ms(view, record))
+_SERVED = (Phase.STEADY, Phase.REJOINING, Phase.PAUSED)
+"""Where all is done, and what the last failover took stays to be read."""
+
+
+def timed(view: ClusterView, record: ClusterRecord, row: Row) -> Timings:
+    """The timings with what the phase that is left has taken; the next trouble begins anew."""
+    took, age_ms, before = record.timings, view.phase_age_ms, row.phase
+    if before in _SERVED:
+        return took if row.then in _SERVED else Timings(detect_ms=_unseen_ms(view, record))
     if before in (Phase.SUSPECT, Phase.CONFIRMED):
         return replace(took, confirm_ms=took.confirm_ms + age_ms)
     if before in (Phase.FENCING, Phase.ELECTING, Phase.BLOCKED, Phase.HANDING_OVER):
