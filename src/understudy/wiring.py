@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from understudy.cli.app import main as command_line
 from understudy.control.view import Operator
+from understudy.core.events import Event, EventKind, Fact
 from understudy.core.model import LOCAL, EtcdStore, Spec, SqliteStore, TlsFiles
 from understudy.core.stateful import PostgresService
 from understudy.core.text import Name
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from understudy.control.clock import Clock
     from understudy.control.clusters import Engines, Parts
     from understudy.control.state_dir import StateDir
+    from understudy.drivers.postgres.rejoin import LossReport
     from understudy.router.base import Router
     from understudy.store.base import Store
     from understudy.store.etcd_wire import Login, Tls
@@ -168,6 +170,7 @@ def _assemble(  # noqa: PLR0917  # all that a cluster's parts are put together f
     key: bytes,
     clock: "Clock",
     service: PostgresService,
+    happened: "Callable[[Event], None]",
     before: "Parts | None" = None,
 ) -> "Parts":
     """The nodes of this host, each with driver, guard and memory; those of before stay as they are."""
@@ -185,18 +188,42 @@ def _assemble(  # noqa: PLR0917  # all that a cluster's parts are put together f
     kept = {one.node.name: one for one in before.own} if before is not None else {}
     own = []
     drivers, guards = ([*before.drivers], [*before.guards]) if before is not None else ([], [])
+    for driver in drivers:
+        driver.change(service)
     for engine in service.nodes:
         if engine.name in kept:
             own.append(replace(kept[engine.name], node=engine.node))
         elif engine.node.host == host:
             data, process = place.data(engine.data), GuardedEngine(place.guard(service.name, engine.name), clock)
             driver = PostgresDriver(
-                service, engine.name, data=data, process=process, account=account, password=password
+                service,
+                engine.name,
+                data=data,
+                process=process,
+                account=account,
+                password=password,
+                discarded=partial(_discarded, service.name, happened),
             )
             drivers.append(driver)
             guards.append(process)
             own.append(OwnNode(engine.node, driver, process, FileDisk(data.with_name(f"{data.name}.node"))))
-    return Parts(tuple(own), PostgresProber(service), CAPABILITIES, tuple(drivers), tuple(guards))
+    prober = before.prober if before is not None else PostgresProber(service)
+    if isinstance(prober, PostgresProber):
+        prober.change(service)
+    return Parts(tuple(own), prober, CAPABILITIES, tuple(drivers), tuple(guards))
+
+
+def _discarded(service: Name, happened: "Callable[[Event], None]", report: "LossReport") -> None:
+    """What a node had beyond its source is out of its data, and saved: the journal says what it was."""
+    data: dict[str, Fact] = {
+        "epoch": report.epoch,
+        "lost_bytes": report.bytes,
+        "transactions": len(report.transactions),
+        "complete": report.complete,
+        "path": report.path,
+    }
+    event = Event(EventKind.NODE_DISCARDED, f"{report.summary}.", service, Name(report.node), tuple(data.items()))
+    happened(event)
 
 
 def _superuser_password(spec: Spec, service: PostgresService, key: bytes) -> str:

@@ -52,6 +52,7 @@ class EventKind(StrEnum):
     NODE_RETURNED = "node.returned"
     NODE_REJOINING = "node.rejoining"
     NODE_REBUILDING = "node.rebuilding"
+    NODE_DISCARDED = "node.discarded"
     SYNC_CHANGED = "sync.changed"
     ELECTORATE_CHANGED = "electorate.changed"
     RUN_STARTED = "run.started"
