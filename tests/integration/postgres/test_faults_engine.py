@@ -58,6 +58,16 @@ def test_a_stopped_agent_loses_at_most_the_part(pg: PgHosts) -> None:
         pg.thaw(host)
 
 
+def test_a_host_that_is_paused_as_a_whole_is_replaced(pg: PgHosts) -> None:
+    """Like a frozen virtual machine, guard and all, for longer than its lease: when it wakes, its primary is no more."""
+    with Trial(pg) as trial:
+        host = NODES[trial.primary]
+        pg.freeze_host(host)
+        assert trial.wait_failover() != trial.primary
+        trial.hold(LEASE_S)
+        pg.thaw(host)
+
+
 def test_a_killed_agent_that_comes_back_in_time_costs_nothing(pg: PgHosts) -> None:
     """The primary's agent dies and is started again within the lease: it re-attaches, and no client notices."""
     with Trial(pg) as trial:

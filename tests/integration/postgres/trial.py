@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 from tests.ledger import Failed, Ledger, ask
 from tests.pg_hosts import NODES, SERVICE, PgHosts, wait_until
+
 from understudy.core.events import Entry, Event, EventKind
 from understudy.core.invariants import check_journal
 from understudy.core.text import Name
@@ -31,7 +32,7 @@ class Trial:
         self.epoch = 0
         self.ledger: Ledger
 
-    def __enter__(self) -> "Trial":
+    def __enter__(self) -> Self:
         self._pg.wait_steady()
         before = self._pg.cluster()
         self.primary, self.epoch = before["primary"], before["epoch"]
@@ -87,7 +88,6 @@ class Trial:
         self.wait_writing()
         outage_s = self.outage_s()
         self.ledger.end()
-        print(f"outage {outage_s:.3f} s, {len(self.ledger.acknowledgements())} acknowledged")
         assert outage_s < self._outage_s
         audit = self.ledger.audit()
         assert audit.acknowledged
