@@ -38,11 +38,12 @@ class Member:
     client_port: int
     peer_port: int
     options: list[str]
+    address: str = "127.0.0.1"
     process: subprocess.Popen[bytes] | None = None
 
     @property
     def endpoint(self) -> str:
-        return f"127.0.0.1:{self.client_port}"
+        return f"{self.address}:{self.client_port}"
 
     def start(self) -> None:
         with (self.folder / "log").open("ab") as log:
@@ -66,9 +67,14 @@ class Member:
 
 
 class Etcd:
-    """An etcd cluster with that many members. scheme: of the clients' side; `options` are added to each member's."""
+    """An etcd cluster with that many members. scheme: of the clients' side; `options` are added to each member's.
 
-    def __init__(self, count: int, *options: str, scheme: str = "http", fsync: bool = False) -> None:
+    spread: each member has an address of its own, as on several hosts.
+    """
+
+    def __init__(
+        self, count: int, *options: str, scheme: str = "http", fsync: bool = False, spread: bool = False
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="us-etcd-", dir="/tmp"))
         self.scheme = scheme
         self.members: list[Member] = []
@@ -78,14 +84,15 @@ class Etcd:
             home = self.folder / f"m{n}"
             home.mkdir()
             client, peer = ports[2 * n], ports[2 * n + 1]
-            url, peer_url = f"{scheme}://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
+            address = f"127.0.0.{n + 1}" if spread else "127.0.0.1"
+            url, peer_url = f"{scheme}://{address}:{client}", f"http://127.0.0.1:{peer}"
             arguments = ["--name", f"m{n}", "--data-dir", str(home / "data"), "--log-level", "warn"]
             arguments += ["--listen-client-urls", url, "--advertise-client-urls", url]
             arguments += ["--listen-peer-urls", peer_url, "--initial-advertise-peer-urls", peer_url]
             arguments += ["--initial-cluster", everybody, *options]
             if not fsync:
                 arguments.append("--unsafe-no-fsync")
-            self.members.append(Member(f"m{n}", home, client, peer, arguments))
+            self.members.append(Member(f"m{n}", home, client, peer, arguments, address))
 
     @property
     def endpoints(self) -> tuple[str, ...]:

@@ -14,6 +14,8 @@ import trustme
 from tests.store.etcd import Etcd, Member, shared, text
 from tests.store.proxy import Proxy
 
+from understudy.control.clock import FakeClock
+from understudy.control.store_leader import MOVE_S, StoreLeader
 from understudy.core.errors import Refused
 from understudy.store.base import (
     Change,
@@ -244,6 +246,73 @@ async def test_a_watch_that_goes_silent_is_made_again(trio: Etcd) -> None:
         assert proxy.muted > 0
 
 
+async def test_a_write_under_way_when_the_leader_is_lost_ends_with_the_election(trio: Etcd) -> None:
+    """The follower never tells what became of it; it is sent once more as soon as somebody leads, and counts once."""
+    leader = trio.leader()
+    follower = next(member for member in trio.members if member is not leader)
+    async with opened((follower.endpoint,), "under-way", timeout_s=15.0) as store:
+        item = await _put(store, "a", b"1")
+        leader.pause()
+        begun_s = time.monotonic()
+        outcome = await store.transact([Expect("a", item)], [Put("a", b"2")])
+        assert time.monotonic() - begun_s < 10  # etcd itself gives it up later
+        assert outcome.committed
+        leader.resume()
+        await asyncio.to_thread(trio.await_leader)
+        found = await patiently(store.get, "a")
+        assert (found.value, found.revision) == (b"2", outcome.revision)
+
+
+async def test_a_write_that_took_effect_without_an_answer_is_unknown_not_declined(trio: Etcd) -> None:
+    """Its second copy finds the conditions gone, by its own doing; that must not be told as "not done"."""
+    async with Proxy(trio.members[0].client_port) as proxy:
+        endpoints = (f"127.0.0.1:{proxy.port}", trio.members[1].endpoint)
+        async with opened(endpoints, "unanswered") as store:
+            revision = await _put(store, "a", b"1")
+            proxy.mute(b"/v3/kv/txn")
+            with pytest.raises(OutcomeUnknown):
+                await store.transact([Expect("a", revision)], [Put("a", b"2")])
+            assert proxy.muted > 0
+            item = await store.get("a")
+            assert item
+            assert item.value == b"2"
+            assert not (await store.transact([Expect("a", revision)], [Put("a", b"3")])).committed
+
+
+async def test_a_write_that_could_take_effect_twice_is_sent_once(trio: Etcd) -> None:
+    """Without a condition that it ends itself, a late answer is waited for, however well other members are."""
+    async with Proxy(trio.members[0].client_port) as proxy:
+        endpoints = (f"127.0.0.1:{proxy.port}", trio.members[1].endpoint)
+        async with opened(endpoints, "once") as store:
+            revision = await _put(store, "a", b"1")
+            proxy.mute(b"/v3/kv/txn")
+            with pytest.raises(OutcomeUnknown):
+                await store.transact([Expect("a", revision), Expect("b", 0)], [Put("b", b"1")])
+            outcome = await store.transact((), [Put("c", b"")])
+            assert outcome.revision == revision + 2
+
+
+async def test_a_member_that_says_nothing_is_not_waited_for(trio: Etcd) -> None:
+    """Reads and repeatable writes ask the next member long before the time of a call is over."""
+    async with opened(trio.endpoints, "impatient", timeout_s=10.0) as store:
+        revision = await _put(store, "a", b"1")
+        silent = next(member for member in trio.members if member is not trio.leader())
+        while in_use(trio, store) is not silent:
+            store._client.failed(store._client.endpoints.current)
+        await store.get("a")
+        silent.pause()
+        begun_s = time.monotonic()
+        assert (await store.transact([Expect("a", revision)], [Put("a", b"2")])).committed
+        assert await store.get("a")
+        assert time.monotonic() - begun_s < 8
+        assert in_use(trio, store) is not silent
+
+
+async def _put(store: Store, key: str, value: bytes) -> int:
+    """Set it; the revision."""
+    return (await patiently(store.transact, (), [Put(key, value)])).revision
+
+
 async def test_the_majority_is_lost_and_comes_back(trio: Etcd, store: EtcdStore) -> None:
     """Meanwhile every call fails in one sentence and in its time; afterwards all goes on by itself."""
     async with busy(store) as (writer, _):
@@ -271,6 +340,40 @@ async def test_the_leader_moves(trio: Etcd, store: EtcdStore) -> None:
             other = next(member for member in trio.members if member is not leader)
             await asyncio.to_thread(trio.ctl, "move-leader", f"{int(trio.id(other)):x}", member=leader)
             await asyncio.sleep(0.3)
+
+
+async def test_the_leader_is_kept_off_the_primarys_host() -> None:
+    """It moves when it is on that host, again after a failover to where it went, not too often, and not elsewhere."""
+    etcd = Etcd(3, spread=True)
+    try:
+        await asyncio.to_thread(etcd.start)
+        async with opened(etcd.endpoints, "seat") as store:
+            await store.transact((), [Put("a", b"1")])
+            clock, primaries = FakeClock(), [etcd.leader().address]
+            keeping = asyncio.create_task(StoreLeader(store, clock, lambda: frozenset(primaries)).keep())
+            await until(lambda: etcd.leader().address not in primaries)
+            primaries[:] = [etcd.leader().address]
+            await clock.advance(MOVE_S - 1)
+            await asyncio.sleep(0.3)
+            assert etcd.leader().address in primaries
+            async with asyncio.timeout(PATIENCE_S):
+                while etcd.leader().address in primaries:
+                    await clock.advance(1)
+                    await asyncio.sleep(0.05)
+            keeping.cancel()
+
+            leader = etcd.leader()
+            assert await store.lead_away_from(frozenset(etcd_addresses(etcd))) == ""
+            assert await store.lead_away_from(frozenset(primaries)) == ""
+            next(member for member in etcd.members if member is not leader).kill()
+            moved = await store.lead_away_from(frozenset([leader.address]))
+            assert moved == etcd.leader().address != leader.address
+    finally:
+        etcd.remove()
+
+
+def etcd_addresses(etcd: Etcd) -> list[str]:
+    return [member.address for member in etcd.members]
 
 
 async def test_a_transaction_that_nobody_can_have_done_is_no_unknown(trio: Etcd, store: EtcdStore) -> None:

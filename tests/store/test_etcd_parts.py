@@ -3,14 +3,17 @@
 import json
 from base64 import b64decode, b64encode
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from understudy.store.base import Change, Delete, Expect, Put
+from understudy.store.etcd_copies import ends_its_conditions
 from understudy.store.etcd_endpoints import Endpoints, Sighting
 from understudy.store.etcd_faults import Kind, classify, refused, unknown
+from understudy.store.etcd_leader import choice
 from understudy.store.etcd_messages import (
     Answer,
     Entry,
@@ -18,6 +21,7 @@ from understudy.store.etcd_messages import (
     Heard,
     Layout,
     Nonsense,
+    Seat,
     answer,
     change,
     heard,
@@ -176,3 +180,34 @@ def test_a_store_is_the_same_if_nothing_contradicts() -> None:
     assert "cluster id" in (sight.contradiction(Header("8", 500), b"me") or "")
     assert "gone" in (sight.contradiction(Header("7", 500), None) or "")
     assert "another mark" in (sight.contradiction(Header("7", 500), b"you") or "")
+
+
+def test_who_may_lead_in_place_of_the_leader() -> None:
+    """Nobody when it is elsewhere already; never one that is behind, unwell, of another etcd, or on such a host too."""
+
+    def seat(member: str, **more) -> Seat:
+        return replace(Seat(member, "1", "c", 5000, well=True), **more)
+
+    one, two, three = "http://10.0.0.1:2379", "http://10.0.0.2:2379", "http://[fd00::3]:2379"
+    seats = {one: seat("1"), two: seat("2"), three: seat("3")}
+    assert choice(seats, frozenset({"10.0.0.1"})) == (one, two)
+    assert choice(seats, frozenset({"10.0.0.1", "10.0.0.2"})) == (one, three)
+    assert choice(seats, frozenset({"10.0.0.1", "10.0.0.2", "fd00::3"})) is None
+    assert choice(seats, frozenset({"10.0.0.2"})) is None
+    for unfit in ({"well": False}, {"cluster_id": "d"}, {"applied": 3000}, {"leader": "2"}):
+        assert choice({one: seat("1"), two: seat("2", **unfit)}, frozenset({"10.0.0.1"})) is None
+
+
+@pytest.mark.parametrize(
+    ("expects", "changes", "ends"),
+    [
+        ([Expect("a", 7)], [Put("a", b"")], True),
+        ([Expect("a", 7), Expect("b", 0)], [Put("b", b""), Delete("a")], True),
+        ([Expect("a", 7)], [Put("b", b"")], False),
+        ([Expect("a", 0)], [Put("a", b"")], False),
+        ([], [Put("a", b"")], False),
+    ],
+)
+def test_what_may_be_sent_twice(expects: list[Expect], changes: list[Put | Delete], ends: bool) -> None:
+    """Only what can never take effect a second time: it changes an entry that it expects as it was."""
+    assert ends_its_conditions(expects, changes) is ends

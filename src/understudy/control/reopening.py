@@ -10,7 +10,7 @@ from contextlib import aclosing
 
 import structlog
 
-from understudy.store.base import Change, Delete, Expect, Item, Listing, Outcome, Put, Replaced, Store
+from understudy.store.base import Change, Delete, Expect, Item, Listing, Outcome, Put, Relocatable, Replaced, Store
 
 
 class ReopeningStore:
@@ -58,6 +58,11 @@ class ReopeningStore:
         except Replaced as fault:
             await self._reopen(store, fault)
             raise
+
+    async def lead_away_from(self, addresses: frozenset[str]) -> str:
+        """Fulfils `store.base.Relocatable`, by a store that does; nothing is done by any other."""
+        store = self._store
+        return await store.lead_away_from(addresses) if isinstance(store, Relocatable) else ""
 
     async def close(self) -> None:
         """Let go of what the adapter holds."""

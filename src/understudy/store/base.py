@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from understudy.core.errors import Fault
 
@@ -124,6 +124,18 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Let go of what the adapter holds."""
+        ...
+
+
+@runtime_checkable
+class Relocatable(Protocol):
+    """A store of several members of which one leads, and whose loss costs more than another one's: some stores are."""
+
+    async def lead_away_from(self, addresses: frozenset[str]) -> str:
+        """Let a healthy member elsewhere lead if the one on a host with such an address does; that member's address.
+
+        Empty when nothing had to be done, or nothing can be. Raises StoreFault when the store does not let us.
+        """
         ...
 
 

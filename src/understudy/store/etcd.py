@@ -1,8 +1,9 @@
 """The store of several machines: etcd (3.4 or newer), over its JSON gateway. Nothing here knows what the facts mean.
 
 Its parts: etcd_messages (what is said, pure), etcd_faults (what errors mean, pure), etcd_endpoints (which member, and
-whether it is still the same store, pure), etcd_wire (one request to one member), etcd_client (one transaction with the
-cluster), etcd_feed (what changes). Why it is so: docs/decisions/0012-etcd.md.
+whether it is still the same store, pure), etcd_wire (one request to one member), etcd_copies (of one transaction),
+etcd_client (one transaction with the cluster), etcd_feed (what changes), etcd_leader (who leads etcd). Why it is so:
+docs/decisions/0012-etcd.md.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -13,8 +14,10 @@ from typing import Self
 from understudy.store import etcd_messages as messages
 from understudy.store.base import Change, Delete, Expect, Item, Listing, Outcome, Put, StoreFault, check_transaction
 from understudy.store.etcd_client import Client
+from understudy.store.etcd_copies import ends_its_conditions
 from understudy.store.etcd_endpoints import Endpoints
 from understudy.store.etcd_feed import Feed
+from understudy.store.etcd_leader import lead_away_from
 from understudy.store.etcd_messages import Layout
 from understudy.store.etcd_wire import Login, Tls, Wire
 
@@ -72,7 +75,7 @@ class EtcdStore:
         check_transaction(expects, changes)
         self._refuse_closed()
         operations = [messages.change(self._client.layout, change) for change in changes]
-        answer = await self._client.write(expects, operations, again=_ends_its_conditions(expects, changes))
+        answer = await self._client.write(expects, operations, again=ends_its_conditions(expects, changes))
         return Outcome(committed=answer.succeeded, revision=answer.header.revision)
 
     async def watch(self, prefix: str, after_revision: int) -> AsyncGenerator[Change, None]:
@@ -84,6 +87,11 @@ class EtcdStore:
         async with aclosing(self._feed.changes(prefix, after_revision)) as changes:
             async for change in changes:
                 yield change
+
+    async def lead_away_from(self, addresses: frozenset[str]) -> str:
+        """Fulfils `base.Relocatable`."""
+        self._refuse_closed()
+        return await lead_away_from(self._client, addresses)
 
     async def close(self) -> None:
         """End those who watch; whatever is asked afterwards is refused."""
@@ -100,11 +108,3 @@ class EtcdStore:
     def _refuse_closed(self) -> None:
         if self._closed:
             raise StoreFault("The store is closed; open it again.")
-
-
-def _ends_its_conditions(expects: Sequence[Expect], changes: Sequence[Put | Delete]) -> bool:
-    """Whether the transaction, once it has taken effect, can never do so again: it changes what it expects as it was.
-
-    An entry that must not exist is not enough: it may be made and removed again.
-    """
-    return not {expect.key for expect in expects if expect.revision}.isdisjoint(change.key for change in changes)

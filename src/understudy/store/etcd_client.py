@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from itertools import takewhile
 from math import inf
 
@@ -113,7 +113,7 @@ class Client:
 
     async def _look_beside(self, copies: Copies, deadline_s: float) -> tuple[str, Answer | None]:
         """A member that works; or what became of the copies, if that is known earlier."""
-        look = asyncio.create_task(self._look((), deadline_s))
+        look = asyncio.create_task(self._look((), deadline_s, copies.late))
         try:
             answer = await copies.answer(inf, beside=look)
             if answer is not None:
@@ -155,22 +155,25 @@ class Client:
             self._trusted.add(self.endpoints.preferred)
             self.on_failed(left)
 
-    async def _look(self, operations: Sequence[Json], deadline_s: float) -> tuple[str, Answer]:
+    async def _look(
+        self, operations: Sequence[Json], deadline_s: float, late: Container[str] = ()
+    ) -> tuple[str, Answer]:
         """Read from the member in use, from the next ones too when it fails or is late; and use the one that answers.
 
-        No other member is asked as long as we do not know which store it is, or half of the time is over.
+        As long as it is not known which store it is, they are given more time. `late`: those that are late already.
         """
         urls = self.endpoints.in_turn()
         late_s = self.timeout_s * (LATE if self._sighting else LATE_AT_FIRST)
         reads: dict[str, asyncio.Task[Answer]] = {}
         try:
             while True:
-                for url in urls[len(reads) : len(reads) + 1]:
+                if len(reads) < len(urls):
+                    url = urls[len(reads)]
                     reads[url] = asyncio.create_task(self._read_from(url, deadline_s, operations))
                 pending = [read for read in reads.values() if not read.done()]
                 if pending:
-                    late = None if len(reads) == len(urls) else late_s
-                    await asyncio.wait(pending, timeout=late, return_when=asyncio.FIRST_COMPLETED)
+                    wait_s = None if len(reads) == len(urls) else 0.0 if url in late else late_s
+                    await asyncio.wait(pending, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
                 if any(_answered(read) for read in reads.values()):
                     return await self._choose(reads)
                 self._refuse_all(reads, last=len(reads) == len(urls))
@@ -181,9 +184,10 @@ class Client:
 
     async def _choose(self, reads: dict[str, asyncio.Task[Answer]]) -> tuple[str, Answer]:
         """Of the members that answer at much the same time the first in turn; those before it count as failed."""
-        before = list(takewhile(lambda read: not _answered(read), reads.values()))
-        if any(not read.done() for read in before):
-            await asyncio.wait(before, timeout=SAME_TIME_S, return_when=asyncio.FIRST_COMPLETED)
+        before = takewhile(lambda read: not _answered(read), reads.values())
+        pending = [read for read in before if not read.done()]
+        if pending:
+            await asyncio.wait(pending, timeout=SAME_TIME_S, return_when=asyncio.FIRST_COMPLETED)
         for url, read in reads.items():
             if _answered(read):
                 self._trusted.add(url)

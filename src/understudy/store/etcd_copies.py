@@ -4,12 +4,16 @@ Knows nothing of members. Who sends a second copy must know that it fails if the
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from itertools import chain
 from typing import Any
 
+from understudy.store.base import Delete, Expect, Put
 from understudy.store.etcd_faults import Kind, Trouble
 from understudy.store.etcd_messages import Answer
+
+GRACE_S = 0.05
+"""An answer to an earlier copy comes within that time after one to a later copy, or hardly ever."""
 
 
 class Copies:
@@ -30,11 +34,15 @@ class Copies:
     async def answer(self, until_s: float, beside: asyncio.Task[Any] | None = None) -> Answer | None:
         """What became of the transaction, as soon as that is certain.
 
-        None when all have ended without that, when that time of the event loop has come, or `beside` is done.
+        None when all have ended without that, when that time of the event loop has come, or `beside` is done. Once a
+        copy was declined, earlier ones are waited for only as long as their answers may be under way.
         """
         loop = asyncio.get_running_loop()
+        declined = False
         while True:
             answer, pending = self._verdict(), self._pending()
+            if self.declined and not declined:
+                until_s, declined = min(until_s, loop.time() + GRACE_S), True
             if answer is not None or not pending or (beside and beside.done()) or loop.time() >= until_s:
                 return answer
             waits: set[asyncio.Task[Any]] = {*pending, beside} if beside else {*pending}
@@ -81,3 +89,11 @@ class Copies:
                 if declined.succeeded:
                     return declined
         return None if self.unsure else declined
+
+
+def ends_its_conditions(expects: Sequence[Expect], changes: Sequence[Put | Delete]) -> bool:
+    """Whether the transaction, once it has taken effect, can never do so again: it changes what it expects as it was.
+
+    An entry that must not exist is not enough: it may be made and removed again.
+    """
+    return not {expect.key for expect in expects if expect.revision}.isdisjoint(change.key for change in changes)

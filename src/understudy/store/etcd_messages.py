@@ -68,6 +68,17 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Seat:
+    """What a member says of itself: its number, its leader's, the etcd cluster's, how far it is, and if all is well."""
+
+    member: str
+    leader: str
+    cluster_id: str
+    applied: int
+    well: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Heard:
     """One line of a watch.
 
@@ -152,6 +163,19 @@ def token(said: Json) -> str:
     """Understand the answer to a log-in."""
     with _sense():
         return str(said["token"])
+
+
+def seat(said: Json) -> Seat:
+    """Understand a member's status."""
+    with _sense():
+        well = not said.get("errors") and not said.get("isLearner")
+        member, leader = str(said["header"]["member_id"]), str(said.get("leader", "0"))
+        return Seat(member, leader, _header(said).cluster_id, int(said.get("raftAppliedIndex", 0)), well)
+
+
+def transfer(to: Seat) -> Json:
+    """Let that member lead; asked of the one that does."""
+    return {"targetID": to.member}
 
 
 def item(layout: Layout, entry: Entry) -> Item:

@@ -21,6 +21,8 @@ from understudy.store.etcd_messages import Answer, Heard, Json, Layout
 
 TXN = "/v3/kv/txn"
 WATCH = "/v3/watch"
+STATUS = "/v3/maintenance/status"
+TRANSFER = "/v3/maintenance/transfer-leadership"
 AUTHENTICATE = "/v3/auth/authenticate"
 
 T = TypeVar("T")
@@ -73,14 +75,18 @@ class Wire:
         self._logging_in = asyncio.Lock()
 
     async def transact(self, url: str, body: Json, timeout_s: float) -> Answer:
-        """One transaction with its answer; logs in where needed. Raises Trouble."""
+        """One transaction with its answer. Raises Trouble."""
+        return await self.ask(url, TXN, body, messages.answer, timeout_s)
+
+    async def ask(self, url: str, path: str, body: Json, understand: Callable[[Json], T], timeout_s: float) -> T:
+        """One request with its answer; logs in where needed. Raises Trouble."""
         if self._session.closed:
             raise Trouble(Kind.UNSENT, "the store is closed")
         async with _within(url, timeout_s):
             for last in (False, True):
                 token = await self._token_for(url, timeout_s)
                 try:
-                    return await self._post(url, TXN, body, messages.answer, token=token, timeout_s=timeout_s)
+                    return await self._post(url, path, body, understand, token=token, timeout_s=timeout_s)
                 except Trouble as trouble:
                     self._forget(token, trouble, last=last)
         raise AssertionError("unreachable")
