@@ -38,6 +38,17 @@ def test_transactions() -> None:
     assert (content.unfinished, content.records, lsn.text(content.last)) == (1, 14, "0/1759A98")
 
 
+def test_our_own_probes_are_nobodys_transactions() -> None:
+    """A write probe of ours commits too; who lists what was lost must not list it, nor hide a user's own message."""
+    message = "rmgr: LogicalMessage len (rec/tot): 70/70, tx: 8, lsn: 0/01759500, prev 0/01759500, desc: MESSAGE "
+    message += 'transactional, prefix "understudy"; payload (5 bytes): 70 72 6F 62 65\n'
+    commit = "rmgr: Transaction len (rec/tot): 46/46, tx: 8, lsn: 0/01759600, prev 0/01759500, desc: "
+    lines = [message, commit + "COMMIT 2026-11-23 08:17:25.318877 UTC\n"]
+    assert wal.understand(lines).transactions == ()
+    theirs = [line.replace("understudy", "outbox") for line in lines]
+    assert [one.xid for one in wal.understand(theirs).transactions] == [8]
+
+
 def test_nothing() -> None:
     """A log that ends at the fork holds nothing."""
     content = wal.understand([])

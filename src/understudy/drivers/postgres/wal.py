@@ -21,6 +21,9 @@ _FATE = re.compile(
 )
 _CHILDREN = re.compile(r"; subxacts: ([\d ]+)")
 _SEGMENT = re.compile(r"[0-9A-F]{24}")
+_PROBE = re.compile(r"rmgr: LogicalMessage.*desc: MESSAGE transactional, prefix \"understudy\"")
+_PROBE_RECORDS = 2
+"""A probe of ours is a message and its commit; nobody's data are in it."""
 
 History = tuple[Branch, ...]
 """The timelines that lead to a place, the oldest first: `Branch("2", start)` is timeline 2, from there on."""
@@ -157,6 +160,7 @@ def understand(lines: Iterable[str]) -> Content:
     """The content from what pg_waldump prints."""
     counts: Counter[str] = Counter()
     fates: list[tuple[str, str, str]] = []
+    probes: set[int] = set()
     last = ""
     for line in lines:
         if not line.startswith("rmgr: "):  # the name of a prepared transaction may go on over several lines
@@ -168,8 +172,11 @@ def understand(lines: Iterable[str]) -> Content:
         last = line
         if line.startswith("Transaction", 6):
             fates.append((owner, where, rest))
+        elif _PROBE.match(line):
+            probes.add(int(owner.removeprefix("tx:")))
     records = {int(owner.removeprefix("tx:")): number for owner, number in counts.items()}
-    transactions = tuple(_settled(list(_fates(fates)), records))
+    settled = _settled(list(_fates(fates)), records)
+    transactions = tuple(one for one in settled if one.xid not in probes or one.records > _PROBE_RECORDS)
     place = lsn.parse(last.split(", ", 3)[2].removeprefix("lsn: ")) if last else None
     switched = last.startswith("rmgr: XLOG ") and "desc: SWITCH" in last
     return Content(place, switched, counts.total(), transactions, _unfinished(fates, records))
