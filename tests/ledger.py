@@ -128,6 +128,7 @@ class _Writer:
     """What one thread has seen; only it writes here."""
 
     acknowledged: list[tuple[float, int]] = field(default_factory=list)
+    transactions: dict[int, int] = field(default_factory=dict)
     failures: list[tuple[float, str]] = field(default_factory=list)
     slowest_wake_s: float = 0.0
 
@@ -172,6 +173,10 @@ class Ledger:
     def acknowledgements(self) -> list[tuple[float, int]]:
         """When each id was acknowledged, in the order of time."""
         return sorted(entry for one in self._writers for entry in list(one.acknowledged))
+
+    def transactions(self) -> dict[int, int]:
+        """The number of the transaction, by the database, that wrote each acknowledged id."""
+        return {number: one.transactions[number] for one in self._writers for number in list(one.transactions)}
 
     def failures(self, since_s: float = 0.0) -> Counter[str]:
         """What clients were told instead, and how often."""
@@ -238,8 +243,9 @@ class Ledger:
             try:
                 client = client or Client(self._conninfo)
                 number = next(self._ids)
-                client.rows(f"INSERT INTO ledger VALUES ({number})")
+                [[transaction]] = client.rows(f"INSERT INTO ledger VALUES ({number}) RETURNING pg_current_xact_id()")
                 own.acknowledged.append((time.monotonic(), number))
+                own.transactions[number] = int(transaction)
                 self._rest(own, self._pause_s)
             except Failed as why:
                 own.failures.append((time.monotonic(), str(why)))

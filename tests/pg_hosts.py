@@ -13,11 +13,13 @@ Needs root. Everything is gone at the end, whatever happened; what a SIGKILLed o
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -42,7 +44,9 @@ ETCD, ETCD_PEERS = 2379, 2380
 HEARTBEAT_MS, ELECTION_MS = 50, 500
 """Of etcd: its defaults (100, 1000) are for members that are far from each other."""
 START_S = 90.0
+QUIT_S = 3.0
 MEMORY, DISK = Path("/dev/shm"), Path("/tmp")
+_SHM_RDONLY = 0o10000
 
 
 def missing() -> str | None:
@@ -98,8 +102,10 @@ class Ground:
 
     def close(self) -> None:
         """End everything; may be called again."""
+        for place in _disks(self.folder):
+            unfreeze(place)  # nobody dies who waits for it
         self.hosts.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        _remove(self.folder)
 
     # --- etcd ---------------------------------------------------------------------------------------------------------
 
@@ -180,6 +186,12 @@ class Ground:
 
     # --- faults; each answers when it was about to strike, by the monotonic clock -------------------------------------
 
+    def power_off(self, host: str) -> float:
+        """Kill everything on the host; what it had in memory is gone."""
+        struck_s = time.monotonic()
+        self.hosts[host].kill_all()
+        return struck_s
+
     def link_down(self, host: str) -> float:
         """Pull the host's cable."""
         struck_s = time.monotonic()
@@ -228,6 +240,10 @@ class Ground:
 class Engines(Ground):
     """A manager's three engines on it, whoever manages them. Each manager fills in the first part."""
 
+    def managers(self) -> list[subprocess.Popen[Any]]:
+        """The processes that would start an engine again."""
+        raise NotImplementedError
+
     @property
     def conninfo(self) -> str:
         """Of the port that leads to the primary, as superuser."""
@@ -257,6 +273,39 @@ class Engines(Ground):
     def said(self) -> str:
         """The end of what the managers have said, for whoever wonders why a test failed."""
         raise NotImplementedError
+
+    def close(self) -> None:
+        """End everything; may be called again. Engines that end by themselves give back their memory."""
+        for process in self.managers():
+            process.kill()
+        left = [node for node in NODES if self._quit(node)]
+        give_up_s = time.monotonic() + QUIT_S
+        while any(map(self._lives, left)) and time.monotonic() < give_up_s:
+            time.sleep(0.02)
+        for node in NODES:
+            self._forget_memory(node)
+        super().close()
+
+    def _quit(self, node: str) -> bool:
+        """Whether there was an engine to be told."""
+        if not self._lives(node):
+            return False
+        with contextlib.suppress(OSError, ValueError):  # it has just ended
+            for number in (signal.SIGQUIT, signal.SIGCONT):
+                os.kill(self.postmaster(node), number)
+        return True
+
+    def _lives(self, node: str) -> bool:
+        try:
+            return Path(f"/proc/{self.postmaster(node)}/cwd").resolve() == self.data(node).resolve()
+        except (OSError, ValueError, IndexError):
+            return False
+
+    def _forget_memory(self, node: str) -> None:
+        """Remove the segment of a killed engine, which else only the next start on the same data would."""
+        with contextlib.suppress(OSError, IndexError):
+            segment = (self.data(node) / "postmaster.pid").read_text().splitlines()[6].split()[1]
+            subprocess.run(["ipcrm", "-m", segment], check=False, stderr=subprocess.DEVNULL)
 
     def wait_steady(self, patience_s: float = START_S) -> None:
         """Wait until all is well and clients can write."""
@@ -320,23 +369,42 @@ class Engines(Ground):
 class PgHosts(Engines):
     """understudy with a three-node PostgreSQL on it. `service` is more YAML for it, four spaces deep.
 
-    durability: `zero_loss`, or `{max_loss: 1MiB}`.
+    durability: `zero_loss`, or `{max_loss: 1MiB}`. disk_mib: each engine's host has a disk of its own of that size,
+    which holds all that its agent keeps and the engine's data. command: how the agent of a host is started, if not as
+    it is; it gets the host's name and the words.
     """
 
     def __init__(
-        self, *, durability: str = "zero_loss", lease: str = "4s", memory: bool = True, service: str = ""
+        self,
+        *,
+        durability: str = "zero_loss",
+        lease: str = "4s",
+        memory: bool = True,
+        service: str = "",
+        disk_mib: int = 0,
+        command: Callable[[str, list[str]], list[str]] = lambda _host, words: words,
     ) -> None:
         super().__init__(memory=memory)
         self.agents: dict[str, subprocess.Popen[Any]] = {}
+        self._disk_mib = disk_mib
+        self._command = command
         self.spec = self.folder / "spec.yaml"
         self.spec.write_text(self._spec(durability, lease, service))
 
     def start(self) -> None:
         """Start everything and wait until it is in order."""
         super().start()
+        for host in ENGINES if self._disk_mib else ():
+            make_disk(self.folder / f"{host}.disk", self.state(host), self._disk_mib)
         for host in (*ENGINES, ROUTER):
             self.start_agent(host)
+        wait_until(lambda: self._an_agent_ended() or self.is_steady(), "the cluster is steady")
+        if self._an_agent_ended():
+            raise RuntimeError(f"an agent ended:\n{self.said()}")
         self.wait_steady()
+
+    def _an_agent_ended(self) -> bool:
+        return any(agent.poll() is not None for agent in self.agents.values())
 
     def _spec(self, durability: str, lease: str, service: str) -> str:
         addresses = ", ".join(f"{host.name}: {host.address}" for host in self.hosts)
@@ -367,8 +435,12 @@ class PgHosts(Engines):
         argv = [str(Path(sys.executable).parent / "understudy"), "agent", str(self.spec), "--host", host]
         with (self.folder / f"{host}.out").open("ab") as log:
             self.agents[host] = self.hosts[host].start(
-                [*argv, "--state-dir", str(self.state(host))], stdout=log, stderr=log
+                self._command(host, [*argv, "--state-dir", str(self.state(host))]), stdout=log, stderr=log
             )
+
+    def managers(self) -> list[subprocess.Popen[Any]]:
+        """The agents."""
+        return list(self.agents.values())
 
     def end_agent(self, host: str) -> None:
         """Let it end in order (SIGTERM), and wait."""
@@ -427,9 +499,13 @@ class PgHosts(Engines):
     def switchover(self, to: str) -> float:
         """Order it and wait for its end."""
         struck_s = time.monotonic()
-        order = {"kind": "switchover", "node": to}
-        self.ask(f"services/{SERVICE}/wishes", order, patience_s=60)
+        self.wish("switchover", to)
         return struck_s
+
+    def wish(self, kind: str, node: str | None = None) -> str:
+        """Order something of the cluster and wait for its end; the sentence about it. OSError when it is refused."""
+        order = {"kind": kind, "node": node}
+        return str(self.ask(f"services/{SERVICE}/wishes", order, patience_s=60)["reason"])
 
     # --- clients ------------------------------------------------------------------------------------------------------
 
@@ -458,6 +534,47 @@ class PgHosts(Engines):
         """SIGSTOP the agent alone."""
         return _signal([self.agents[host].pid], signal.SIGSTOP)
 
+    def kill_node(self, node: str) -> float:
+        """SIGKILL agent, guard and engine of the node's host; the store's member there lives. `start_agent` follows."""
+        host = NODES[node]
+        struck_s = time.monotonic()
+        while own := [pid for pid in self.hosts[host].pids() if pid != self._members[host].pid]:
+            _signal(own, signal.SIGKILL)
+            self.agents[host].wait()
+            time.sleep(0.01)
+        return struck_s
+
+    def power_on(self, host: str) -> None:
+        """Start what was on a host that had been powered off: its member of etcd, and its agent."""
+        if host in ENGINES:
+            self.start_etcd(host)
+        self.start_agent(host)
+
+    # --- disks --------------------------------------------------------------------------------------------------------
+
+    def fill_disk(self, host: str) -> float:
+        """Leave not a single block of it."""
+        struck_s = time.monotonic()
+        with (self.state(host) / "filler").open("ab") as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(65536))
+                file.flush()
+        return struck_s
+
+    def empty_disk(self, host: str) -> None:
+        """Give back what `fill_disk` took."""
+        (self.state(host) / "filler").unlink(missing_ok=True)
+
+    def hang_disk(self, host: str) -> float:
+        """From now on no write to it comes back."""
+        struck_s = time.monotonic()
+        subprocess.run(["fsfreeze", "-f", self.state(host)], check=True, timeout=20)
+        return struck_s
+
+    def unhang_disk(self, host: str) -> None:
+        """Let it go on."""
+        unfreeze(self.state(host))
+
 
 def _signal(pids: Sequence[int], number: int) -> float:
     struck_s = time.monotonic()
@@ -467,9 +584,64 @@ def _signal(pids: Sequence[int], number: int) -> float:
     return struck_s
 
 
+def make_disk(image: Path, place: Path, size_mib: int) -> None:
+    """A file system of its own at that place, none of it for root alone."""
+    place.mkdir(parents=True)
+    with image.open("wb") as file:
+        file.truncate(size_mib << 20)
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-m", "0", "-O", "^has_journal", image], check=True)
+    subprocess.run(["mount", "-o", "loop", image, place], check=True)
+    place.chmod(0o755)
+
+
+def unfreeze(place: Path) -> None:
+    """Let a frozen file system go on; one that goes on stays as it is."""
+    subprocess.run(["fsfreeze", "-u", place], check=False, stderr=subprocess.DEVNULL)
+
+
 def _sweep(parent: Path) -> None:
     """Remove the folders of owners that are gone."""
     for folder in parent.glob("us-pg-*"):
         owner = re.match(r"us-pg-(\d+)-", folder.name)
         if owner and not Path("/proc", owner[1]).exists():
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """The folder with its disks, and the shared memory that killed engines with data in it have left behind."""
+    for file in folder.rglob("postmaster.pid"):
+        forget_memory(file.parent)
+    for place in _disks(folder):
+        unfreeze(place)
+        subprocess.run(["umount", "-l", place], check=False)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _disks(folder: Path) -> list[Path]:
+    mounts = (Path(line.split()[1]) for line in Path("/proc/self/mounts").read_text().splitlines())
+    return [place for place in mounts if folder in place.parents]
+
+
+def forget_memory(data: Path) -> None:
+    """Remove the shared memory of the dead engine of this data, which its next start would do, should there be one."""
+    with contextlib.suppress(OSError, IndexError, ValueError, struct.error):
+        segment = int((data / "postmaster.pid").read_text().splitlines()[6].split()[1])
+        for handle in _dynamic_memory(segment):
+            Path(f"/dev/shm/PostgreSQL.{handle}").unlink(missing_ok=True)
+        subprocess.run(["ipcrm", "-m", str(segment)], check=False, stderr=subprocess.DEVNULL)
+
+
+def _dynamic_memory(segment: int) -> list[int]:
+    """The names of the memory in /dev/shm, which the segment leads to by PostgreSQL's own structures."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.shmat.restype = ctypes.c_void_p
+    address = libc.shmat(segment, None, _SHM_RDONLY)
+    if address == ctypes.c_void_p(-1).value:
+        return []
+    header = ctypes.string_at(address, 28)
+    libc.shmdt(ctypes.c_void_p(address))
+    (control,) = struct.unpack_from("I", header, 24)
+    text = Path(f"/dev/shm/PostgreSQL.{control}").read_bytes()
+    (used,) = struct.unpack_from("I", text, 4)
+    items = [struct.unpack_from("I", text, 16 + 40 * number)[0] for number in range(used)]
+    return [control, *(handle for handle in items if handle % 2)]  # the even ones are in the segment itself
