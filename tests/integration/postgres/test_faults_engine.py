@@ -59,7 +59,7 @@ def test_a_stopped_agent_loses_at_most_the_part(pg: PgHosts) -> None:
 
 
 def test_a_host_that_is_paused_as_a_whole_is_replaced(pg: PgHosts) -> None:
-    """Like a frozen virtual machine, guard and all, for longer than its lease: when it wakes, its primary is no more."""
+    """Like a frozen virtual machine, guard and all, for longer than its lease: another goes on, and keeps the part."""
     with Trial(pg) as trial:
         host = NODES[trial.primary]
         pg.freeze_host(host)
