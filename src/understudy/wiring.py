@@ -177,7 +177,7 @@ def _assemble(  # noqa: PLR0917  # all that a cluster's parts are put together f
     from understudy.control.cluster.guarded import GuardedEngine
     from understudy.control.cluster.node_state import FileDisk
     from understudy.control.cluster.ports import OwnNode
-    from understudy.control.clusters import Parts
+    from understudy.control.clusters import EngineParts, Parts
     from understudy.drivers.postgres.driver import CAPABILITIES, PostgresDriver
     from understudy.drivers.postgres.prober import PostgresProber
     from understudy.drivers.postgres.tools import Account
@@ -185,14 +185,12 @@ def _assemble(  # noqa: PLR0917  # all that a cluster's parts are put together f
     account = Account.named("postgres") if os.geteuid() == 0 else Account.own()
     password = _superuser_password(spec, service, key)
     place.keep_password(service.name, service.superuser.name, password)
-    kept = {one.node.name: one for one in before.own} if before is not None else {}
-    own = []
-    drivers, guards = ([*before.drivers], [*before.guards]) if before is not None else ([], [])
-    for driver in drivers:
-        driver.change(service)
+    kept = {one.own.node.name: one for one in before.engines} if before is not None else {}
+    engines = []
     for engine in service.nodes:
-        if engine.name in kept:
-            own.append(replace(kept[engine.name], node=engine.node))
+        if former := kept.get(engine.name):
+            former.driver.change(service)
+            engines.append(replace(former, own=replace(former.own, node=engine.node)))
         elif engine.node.host == host:
             data, process = place.data(engine.data), GuardedEngine(place.guard(service.name, engine.name), clock)
             driver = PostgresDriver(
@@ -204,13 +202,12 @@ def _assemble(  # noqa: PLR0917  # all that a cluster's parts are put together f
                 password=password,
                 discarded=partial(_discarded, service.name, happened),
             )
-            drivers.append(driver)
-            guards.append(process)
-            own.append(OwnNode(engine.node, driver, process, FileDisk(data.with_name(f"{data.name}.node"))))
+            own = OwnNode(engine.node, driver, process, FileDisk(data.with_name(f"{data.name}.node")))
+            engines.append(EngineParts(own, driver, process))
     prober = before.prober if before is not None else PostgresProber(service)
     if isinstance(prober, PostgresProber):
         prober.change(service)
-    return Parts(tuple(own), prober, CAPABILITIES, tuple(drivers), tuple(guards))
+    return Parts(tuple(engines), prober, CAPABILITIES)
 
 
 def _discarded(service: Name, happened: "Callable[[Event], None]", report: "LossReport") -> None:

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -19,6 +20,7 @@ from understudy.control.cluster.orders import Orders
 from understudy.control.cluster.picture import cluster_status
 from understudy.control.cluster.ports import OwnNode, Ports, PromiseRequest, Rerouter
 from understudy.control.journal import Journal
+from understudy.control.store_leader import StoreLeader
 from understudy.control.view import ClusterStatus, Wish
 from understudy.core.actions import Close, StopGracefully
 from understudy.core.cluster import Capabilities
@@ -26,6 +28,7 @@ from understudy.core.cluster_why import cluster_why
 from understudy.core.errors import Refused
 from understudy.core.events import Entry, Event
 from understudy.core.model import LOCAL, Spec
+from understudy.core.record import Phase
 from understudy.core.stateful import PostgresService
 from understudy.core.text import Address, Name
 from understudy.core.what_if import Forecast, Mishap, what_if
@@ -44,6 +47,18 @@ class Hold(Protocol):
         ...
 
 
+class DriverHold(Hold, Protocol):
+    """A driver, beyond what its cluster's loop asks of it."""
+
+    async def check(self) -> tuple[str, ...]:
+        """Why the node cannot be taken care of as it is, a sentence each; nothing is touched by it."""
+        ...
+
+    def change(self, service: PostgresService) -> None:
+        """Go on with a new spec."""
+        ...
+
+
 class GuardHold(Hold, Protocol):
     """A guard, which can be ended once its engine is dead."""
 
@@ -53,22 +68,36 @@ class GuardHold(Hold, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class EngineParts:
+    """One node of this host, and the two by which this process holds on to its engine."""
+
+    own: OwnNode
+    driver: DriverHold
+    guard: GuardHold
+
+
+@dataclass(frozen=True, slots=True)
 class Parts:
     """What a cluster's loop needs of its engine."""
 
-    own: tuple[OwnNode, ...]
-    """The nodes of this host."""
+    engines: tuple[EngineParts, ...]
+    """Of the nodes of this host."""
     prober: Prober
     capabilities: Capabilities
-    drivers: tuple[Hold, ...] = ()
-    guards: tuple[GuardHold, ...] = ()
+
+    @property
+    def own(self) -> tuple[OwnNode, ...]:
+        """The nodes of this host, as the loop takes them."""
+        return tuple(engine.own for engine in self.engines)
 
 
 class Assemble(Protocol):
     """Puts a cluster's parts together."""
 
-    def __call__(self, service: PostgresService, before: Parts | None = None) -> Parts:
-        """The parts; nodes that were there before keep theirs."""
+    def __call__(
+        self, service: PostgresService, happened: Callable[[Event], None], before: Parts | None = None
+    ) -> Parts:
+        """The parts; nodes that were there before keep theirs. `happened` is told what a driver did with data."""
         ...
 
 
@@ -87,6 +116,8 @@ class Engines:
 @dataclass(slots=True)
 class _Running:
     service: PostgresService
+    reach: PostgresService
+    """The service, with the nodes that have left it and still have a duty: their engines go on meanwhile."""
     parts: Parts
     loop: ClusterLoop
     task: asyncio.Task[None]
@@ -113,14 +144,21 @@ class Clusters:
         self._orders = Orders(store, journal, clock, "an operator")
         self._transport = AgentTransport({}, engines.key)
         self._port = AsyncExitStack()
+        self._store_leader = StoreLeader(store, clock, self._primaries)
+        self._keeping: asyncio.Task[None] | None = None
 
     async def begin(self, spec: Spec) -> None:
         """Answer other agents, and start the loops of the spec's clusters. Fault when the port cannot be had."""
         self._transport.addresses = agents_of(spec)
         here = self._transport.addresses[self._engines.host]
         await self._port.enter_async_context(listening(here, self, self._engines.key))
-        for service in spec.clusters:
-            self._begin(service)
+        parts = [(service, self._engines.assemble(service, self._happened)) for service in spec.clusters]
+        faults = [fault for _, part in parts for engine in part.engines for fault in await engine.driver.check()]
+        if faults:
+            raise Refused("\n".join(faults))
+        for service, part in parts:
+            self._begin(service, part)
+        self._keeping = asyncio.create_task(self._store_leader.keep(), name="store's leader")
 
     def refuse(self, services: Iterable[PostgresService], version: int) -> None:
         """Raise Refused when a running cluster cannot become what the new spec says."""
@@ -142,16 +180,33 @@ class Clusters:
             await self._end_engines([one])
         for name, service in wanted.items():
             if name not in self._running:
-                self._begin(service)
+                self._begin(service, self._engines.assemble(service, self._happened))
                 continue
             one = self._running[name]
             if (one.service.nodes, one.service.cluster) != (service.nodes, service.cluster):
-                one.parts = self._engines.assemble(service, one.parts)
+                leaving = tuple(node for node in one.reach.nodes if service.node(node.name) is None)
+                one.reach = replace(service, nodes=(*service.nodes, *leaving))
+                one.parts = self._engines.assemble(one.reach, self._happened, one.parts)
                 one.loop.change(service.cluster, one.parts.own)
             one.service = service
 
-    def _begin(self, service: PostgresService) -> None:
-        parts, bell = self._engines.assemble(service), asyncio.Event()
+    def _forget(self, cluster: Name, node: Name) -> None:
+        """A node has left, and nobody counts on it any more: if it was ours, let go of it; its engine is stopped."""
+        one = self._running[cluster]
+        one.reach = replace(one.reach, nodes=tuple(each for each in one.reach.nodes if each.name != node))
+        gone = [engine for engine in one.parts.engines if engine.own.node.name == node]
+        one.parts = replace(one.parts, engines=tuple(each for each in one.parts.engines if each not in gone))
+        for engine in one.parts.engines:
+            engine.driver.change(one.reach)
+        for engine in gone:
+            spawn(_let_go(engine))
+
+    def _happened(self, event: Event) -> None:
+        self._journal.append([event], self._clock.now().wall_s)
+        self._tell(event)
+
+    def _begin(self, service: PostgresService, parts: Parts) -> None:
+        bell = asyncio.Event()
         ports = Ports(
             host=self._engines.host,
             service=service.cluster,
@@ -167,10 +222,11 @@ class Clusters:
             wake=bell.set,
             tell=self._tell,
             router=self._engines.router,
+            let_go=partial(self._forget, service.name),
         )
         loop = ClusterLoop(ports)
         task = asyncio.create_task(run(loop, self._clock, bell), name=f"cluster {service.name}")
-        self._running[service.name] = _Running(service, parts, loop, task)
+        self._running[service.name] = _Running(service, service, parts, loop, task)
 
     async def detach(self) -> None:
         """End the loops; engines and guards go on, until their deadlines or the next agent."""
@@ -179,15 +235,17 @@ class Clusters:
         await self._let_go()
 
     async def _end_loops(self) -> None:
-        for one in self._all():
-            one.task.cancel()
-        await asyncio.gather(*(one.task for one in self._all()), return_exceptions=True)
+        tasks = [one.task for one in self._all()] + ([self._keeping] if self._keeping else [])
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _let_go(self) -> None:
         await self._port.aclose()
         for one in self._all():
-            for hold in (*one.parts.drivers, *one.parts.guards):
-                await hold.close()
+            for engine in one.parts.engines:
+                await engine.driver.close()
+                await engine.guard.close()
 
     async def end(self) -> None:
         """End the loops and then every engine of this host, primaries first and gracefully."""
@@ -196,15 +254,12 @@ class Clusters:
         await self._let_go()
 
     async def _end_engines(self, ending: Sequence[_Running]) -> None:
-        nodes = [(one, own) for one in ending for own in one.parts.own]
-        nodes.sort(key=lambda each: not _leads(each[0], each[1]))
-        for one, own in nodes:
-            await self._end_engine(one, own)
-        for guard in (guard for one in ending for guard in one.parts.guards):
-            try:
-                await guard.end()
-            except Refused as fault:
-                structlog.get_logger().warning(str(fault))
+        engines = [(one, engine) for one in ending for engine in one.parts.engines]
+        engines.sort(key=lambda each: not _leads(each[0], each[1].own))
+        for one, engine in engines:
+            await self._end_engine(one, engine.own)
+        for _, engine in engines:
+            await _end_guard(engine)
 
     async def _end_engine(self, one: _Running, own: OwnNode) -> None:
         record = one.loop.record
@@ -215,6 +270,16 @@ class Clusters:
                     await own.driver.perform(action)
             except (Refused, TimeoutError) as fault:
                 structlog.get_logger().warning(f"{own.node.name} did not end as it should: {fault}")
+
+    def _primaries(self) -> frozenset[str]:
+        """The addresses of the primaries' hosts, if this agent decides about one of the clusters and all are steady."""
+        records = [(one.service, one.loop.record) for one in self._all()]
+        calm = all(record is not None and record.phase is Phase.STEADY for _, record in records)
+        if not calm or not any(one.loop.steward.holding for one in self._all()):
+            return frozenset()
+        nodes = [service.node(record.primary) for service, record in records if record is not None and record.primary]
+        hosts = {node.node.host for node in nodes if node is not None}
+        return frozenset(self._transport.addresses[host].host for host in hosts if host in self._transport.addresses)
 
     # --- what other agents and routers ask ----------------------------------------------------------------------------
 
@@ -268,6 +333,19 @@ class Clusters:
             known = ", ".join(sorted(self._running)) or "none"
             raise Refused(f"There is no stateful service {service!r}: this cluster has {known}.")
         return one
+
+
+async def _let_go(engine: EngineParts) -> None:
+    """Of an engine that is stopped."""
+    await _end_guard(engine)
+    await engine.driver.close()
+
+
+async def _end_guard(engine: EngineParts) -> None:
+    try:
+        await engine.guard.end()
+    except Refused as fault:
+        structlog.get_logger().warning(str(fault))
 
 
 def _leads(one: _Running, own: OwnNode) -> bool:
