@@ -54,6 +54,7 @@ class PatroniHosts(Engines):
         self._timers = timers
         self._synchronous = synchronous
         self._passwords = self.folder / "pgpass"
+        self._started: list[subprocess.Popen[Any]] = []
 
     def start(self) -> None:
         """Start everything and wait until it is in order."""
@@ -81,7 +82,7 @@ class PatroniHosts(Engines):
             str(config),
         ]
         with (self.folder / f"{node}.out").open("ab") as log:
-            self.host_of(node).start(argv, stdout=log, stderr=log, cwd=home)
+            self._started.append(self.host_of(node).start(argv, stdout=log, stderr=log, cwd=home))
 
     def _config(self, node: str, home: Path) -> dict[str, Any]:
         address, timers = self.host_of(node).address, self._timers
@@ -140,6 +141,10 @@ class PatroniHosts(Engines):
         )
         with (self.folder / "haproxy.out").open("ab") as log:
             self.hosts[ROUTER].start(["haproxy", "-W", "-db", "-f", str(config)], stdout=log, stderr=log)
+
+    def managers(self) -> list[subprocess.Popen[Any]]:
+        """Patroni's own."""
+        return self._started
 
     # --- seeing and ordering ------------------------------------------------------------------------------------------
 
