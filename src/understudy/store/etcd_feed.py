@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator
 from understudy.store import etcd_messages as messages
 from understudy.store.base import Change, Compacted, Replaced, StoreFault, newer
 from understudy.store.etcd_client import Client
-from understudy.store.etcd_faults import Kind, Trouble, away
+from understudy.store.etcd_faults import LEADERLESS, Kind, Trouble, away
 from understudy.store.etcd_messages import Heard
 from understudy.store.etcd_wire import Lines
 
@@ -153,7 +153,7 @@ class Feed:
         try:
             reading.result()
         except Trouble as trouble:
-            if trouble.kind is not Kind.TOKEN and not isinstance(trouble, Silent):
+            if trouble.kind not in {Kind.TOKEN, *LEADERLESS} and not isinstance(trouble, Silent):
                 self._client.failed(self._url)
             return trouble
         except Replaced:

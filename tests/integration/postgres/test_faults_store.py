@@ -29,6 +29,15 @@ def test_a_lost_etcd_leader_is_not_noticed(pg: PgHosts) -> None:
         assert trial.now()["epoch"] == trial.epoch
 
 
+def test_etcd_is_led_from_elsewhere_than_the_primary(pg: PgHosts) -> None:
+    """Losing the primary's host must not cost an election too; moving etcd's leader is not noticed by clients."""
+    with Trial(pg) as trial:
+        pg.move_etcd_leader(NODES[trial.primary])
+        eventually(lambda: pg.etcd_leader() not in {None, NODES[trial.primary]}, "etcd is led from another host")
+        assert not trial.ledger.failures()
+        assert trial.now()["epoch"] == trial.epoch
+
+
 def test_without_a_majority_of_etcd_the_primary_goes_on(pg: PgHosts) -> None:
     """Two of three members die: the primary goes on by promises; when they are back, failover works again."""
     with Trial(pg) as trial:
