@@ -169,7 +169,7 @@ class Hosts:
         return f"ustest-{os.getpid()}-{self._number}-{name}"
 
     def cut(self, sender: str, receiver: str, ports: Sequence[int] = ()) -> None:
-        """From now on, what `sender` sends to `receiver` is lost (if ports are given: to those of TCP), not the other way."""
+        """From now on, what `sender` sends to `receiver`, or to these ports there, is lost; not the other way."""
         only = f"tcp dport {{ {', '.join(map(str, ports))} }} " if ports else ""
         self._filter(sender, receiver, f"{only}drop")
 

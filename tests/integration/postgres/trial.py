@@ -1,5 +1,6 @@
 """A fault under writers, and the judgement afterwards: what every test of faults holds a PostgreSQL cluster to."""
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, Self
@@ -42,11 +43,15 @@ class Trial:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        well = False
         try:
             if kind is None:
                 self._judge()
+                well = True
         finally:
             self.ledger.end()
+            if not well:
+                sys.stdout.write(f"{self._history()}\n")  # pytest shows it with what failed
 
     def standbys(self) -> list[str]:
         """The nodes that were not primary when it began."""
@@ -81,6 +86,14 @@ class Trial:
     def outage_s(self) -> float:
         """The longest time in which nobody was acknowledged anything."""
         return self.ledger.outage_s(self._began_s)
+
+    def _history(self) -> str:
+        """What happened, for whoever wonders why it failed."""
+        try:
+            entries = journal(self._pg)
+        except OSError as why:
+            return str(why)
+        return "\n".join(f"{one.wall_s:.3f} {one.event.kind} {one.event.reason}" for one in entries[-60:])
 
     def _judge(self) -> None:
         self.wait_writing()
