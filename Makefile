@@ -7,7 +7,8 @@ SEEDS ?= 1000
 FIRST_SEED ?= 1
 MOST_SEEDS ?= 2000
 
-.PHONY: up setup test lint types bench-http bench-cpu bench-reload bench-scale bench-postgres .bench prove-guard sim sim-bugs clean
+.PHONY: up setup test lint types bench-http bench-cpu bench-reload bench-scale bench-postgres .bench prove-guard soak sim \
+	sim-bugs clean
 
 up: setup               ## set up what is missing and run the example in the foreground
 	@.venv/bin/understudy up $(SPEC) --state-dir $(STATE)
@@ -54,6 +55,10 @@ bench-postgres: .bench  ## a primary killed, cut off, switched over: ours RUNS t
 
 prove-guard: setup      ## every fault of the guard's proof RUNS times (as root all of them), and the worst margins
 	@$(PY) -m tests.guard.proof --runs $(or $(RUNS),200)
+
+soak: setup             ## random faults on a three-node PostgreSQL for MINUTES (60), drawn from SEED (needs root)
+	@./setup-host test
+	@$(PY) -m tests.integration.postgres.soak --minutes $(or $(MINUTES),60) $(SEED:%=--seed %)
 
 sim: .venv/.done        ## SEEDS simulated fault schedules from FIRST_SEED on; VERBOSE=1 prints what happened
 	@VERBOSE=$(VERBOSE) $(PY) -m tests.simulation $(SEEDS) $(FIRST_SEED)
