@@ -27,6 +27,9 @@ SAME_TIME_S = 0.05
 ELECTING_S = 0.02
 """Between two questions to a member that waits for a leader."""
 
+ATTEMPTS = 5
+"""So often a transaction is sent at most; late ones come to three by the time of the call."""
+
 RETURN_EVERY_S = 1.0
 """How often a preferred member that failed is asked whether it is back."""
 
@@ -105,7 +108,7 @@ class Client:
         for trouble in copies.troubles.values():
             if trouble.kind is Kind.REFUSED and not copies.unsure:
                 raise StoreFault(refused(trouble)) from trouble
-        over = copies.declined or _time_s() >= deadline_s or len(copies) > len(self.endpoints.in_turn())
+        over = copies.declined or _time_s() >= deadline_s or len(copies) >= ATTEMPTS
         if copies.unsure and (over or not again):
             raise OutcomeUnknown(unknown(copies.unsure)) from copies.unsure
         if over:
