@@ -46,6 +46,8 @@ class Executor:
         self.lane = Lane(ports.spawn, ports.wake)
         self._action: Action | None = None
         """What is done, or was done last."""
+        self._reign: dict[str, Any] = {}
+        """What the next agent must know, should it be started while the store is away."""
         self._progress: int | None = None
         self._ended_s = -inf
         self._idle: tuple[object, ...] = ()
@@ -106,6 +108,9 @@ class Executor:
         if action.epoch < state.wanted.epoch:
             self._end(now_s, f"{_words(action)} is of epoch {action.epoch}, and {state.wanted.epoch} is known here")
             return
+        self._reign = {}
+        if record.primary == state.name:
+            self._reign = {"reign": record.epoch, "electorates": record.electorates}
         state.generation += 1
         state.moving = self._moves(action)
         if isinstance(action, Start | Follow | Rejoin | Rebuild):
@@ -138,7 +143,7 @@ class Executor:
     def _before(self, action: Action, serial: int) -> dict[str, Any]:
         """What must be on the disk before the action."""
         facts = self._state.wanted
-        marks: dict[str, Any] = {"epoch": action.epoch, "serial": serial}
+        marks: dict[str, Any] = {"epoch": action.epoch, "serial": serial, **self._reign}
         if not isinstance(action, Bootstrap | Rebuild):
             marks["identity"] = action.identity
         if action.epoch > facts.promised_epoch:

@@ -216,7 +216,7 @@ class _Keeper:
         """The agent has read this record."""
         state = self.state
         if record is not None and state.facts.identity in {None, record.identity}:
-            state.serial = max(state.serial, self.tenure.bound(record.serial))
+            state.serial = max(state.serial, self.tenure.bound(record))
             if record is not self._heard:
                 self._heard, state.company = record, tuple(sorted(duty.node for duty in record.duties))
 
