@@ -3,9 +3,10 @@
 import asyncio
 
 import pytest
-from tests.control.cluster.stage import H1, H2, H3, Stage, born, play, well
+from tests.control.cluster.stage import H1, H2, H3, NODES, ORDERS, Stage, born, play, well
 
 from understudy.control.cluster import observer, steward
+from understudy.control.cluster.ports import PromiseRequest
 from understudy.core.codec import encode
 from understudy.core.record import DutyKind, Phase, RequestKind
 from understudy.core.report import Decision, Running
@@ -106,6 +107,25 @@ def test_store_away() -> None:
         await asyncio.sleep(10)
         assert stage.primary() is old
         assert (stage.record().phase, stage.record().epoch) == (Phase.STEADY, 1)
+
+    play(scene)
+
+
+def test_a_promise_to_a_dead_primary_is_moot() -> None:
+    """Both others have just promised; the primary is verified dead all the same, and nobody waits for the promises."""
+
+    async def scene(stage: Stage) -> None:
+        await born(stage)
+        old = stage.primary()
+        request = PromiseRequest(ORDERS, stage.record().identity, 1, old.node.name, 4000)
+        for node in NODES:
+            if node.name != old.node.name:
+                assert await stage.agents[node.host].loop.promise(node.name, request)
+        old.kill()
+        took_s = await stage.until(lambda: stage.primary() not in (None, old))
+        assert took_s < 2.0
+        assert stage.record().primary != old.node.name
+        assert not stage.lost()
 
     play(scene)
 

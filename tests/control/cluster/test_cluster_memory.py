@@ -72,3 +72,50 @@ def test_moved_data_is_not_less_data() -> None:
         assert not stage.disks[old.name].facts.less_data
 
     play(scene, REDIS)
+
+
+def test_agent_restarted_without_store() -> None:
+    """A primary whose agent is started anew while the store is away goes on by promises; without them it does not."""
+
+    async def scene(stage: Stage) -> None:
+        await born(stage)
+        primary = stage.primary()
+        stage.outage(away=True)
+        await asyncio.sleep(3)
+        stage.agents[primary.node.host].die()
+        stage.start(primary.node.host)
+        for _ in range(60):
+            await asyncio.sleep(1)
+            assert primary.open
+        others = [node.host for node in stage.service.nodes if node.name != primary.name]
+        stage.cut(primary.node.host, others)
+        await stage.until(lambda: not primary.open, 10, write=False)
+        stage.heal()
+        stage.outage(away=False)
+        await well(stage)
+        assert not stage.lost()
+
+    play(scene, POSTGRES)
+
+
+def test_promises_are_asked_of_those_that_count_now() -> None:
+    """What a new agent would have to know is on the disk before the old one says that it has read it."""
+
+    async def scene(stage: Stage) -> None:
+        await born(stage)
+        primary, facts = stage.primary(), stage.disks[stage.primary().name]
+        assert facts.facts.electorates == stage.record().electorates
+        gone = next(node for node in stage.service.nodes if node.name != primary.name)
+        stage.agents[gone.host].die()
+        stage.engines[gone.name].kill()
+
+        def changed() -> bool:
+            record, told = stage.record(), stage.decoded(primary.name).record_serial
+            assert told < record.electorate_serial or record.electorates[-1] in facts.facts.electorates
+            return len(record.electorates) == 1 and gone.name not in record.electorates[-1]
+
+        await stage.until(changed, 60)
+        await asyncio.sleep(2)
+        assert facts.facts.electorates == stage.record().electorates
+
+    play(scene, POSTGRES)

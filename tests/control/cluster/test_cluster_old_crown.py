@@ -40,6 +40,7 @@ def test_a_store_put_back_crowns_nobody() -> None:
             agent.die()
         await asyncio.sleep(10)
         stage.store._items, stage.store._revision = backup
+        stage.store._history.clear()
         stage.start(winner.node.host)
         await asyncio.sleep(1)
         stage.start(*(node.host for node in stage.service.nodes if node.name != winner.name))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from math import inf
 from typing import Any
 
@@ -282,12 +281,11 @@ def old_epoch_accepted(spade: Spade) -> None:
     """An agent obeys whatever record it has in hand."""
     spade.plant(obeying, "_binding", _always(True))
 
-    def make(_real: Any) -> Any:
-        def begin(self: Any, action: Any, record: Any, now_s: float) -> None:
-            self._action = action
-            self._state.generation += 1
-            self._state.lease = OwnLease(self._state.lease.epoch, self._state.lease.deadline_s)
-            self.lane.start(partial(self._perform, action, record.serial), now_s + action.deadline_ms / 1000)
+    def make(real: Any) -> Any:
+        def begin(self: Any, action: Any, *rest: Any) -> None:
+            known = self._state.wanted
+            self._state.wanted = replace(known, epoch=min(known.epoch, action.epoch))
+            real(self, action, *rest)
 
         return begin
 
@@ -313,7 +311,7 @@ def marks_not_durable(spade: Spade) -> None:
 
 
 def router_accepts_lower_epochs(spade: Spade) -> None:
-    """A router follows whatever it is told last, and is told an old route now and then."""
+    """A router follows whatever it is told last, and does not hold writes while nobody may take them."""
 
     def make(_real: Any) -> Any:
         def follow(self: Any, route: Any) -> bool:

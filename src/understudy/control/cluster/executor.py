@@ -8,6 +8,7 @@ RULES
 4. Who gets on is not late: a deadline begins anew whenever the driver says that its work has got further.
 """
 
+from collections.abc import Callable
 from functools import partial
 from math import inf
 from operator import is_
@@ -32,20 +33,24 @@ from understudy.core.clock import Now
 from understudy.core.clusters import obey
 from understudy.core.errors import Refused
 from understudy.core.record import ClusterRecord, Duty, DutyKind
-from understudy.core.report import OwnLease, Running
+from understudy.core.report import OwnLease, Promise, Running
 from understudy.drivers.base import NeedsRebuild
 
 
 class Executor:
     """The hands of one own node."""
 
-    def __init__(self, ports: Ports, state: NodeState) -> None:
+    def __init__(self, ports: Ports, state: NodeState, closed: Callable[[ClusterRecord], bool]) -> None:
         self._ports = ports
         self._state = state
         self._timers = ports.service.timers
+        self._closed = closed
+        """Whether the primary before a record's epoch is verified dead."""
         self.lane = Lane(ports.spawn, ports.wake)
         self._action: Action | None = None
         """What is done, or was done last."""
+        self._reign: dict[str, Any] = {}
+        """What the next agent must know, should it be started while the store is away."""
         self._progress: int | None = None
         self._ended_s = -inf
         self._idle: tuple[object, ...] = ()
@@ -81,16 +86,22 @@ class Executor:
             self.lane.give_up()
             self._end(now_s, "")
 
+    def _moot(self, record: ClusterRecord) -> bool:
+        """Whether the primary that was promised to is verified dead: nothing is left for the promise to protect."""
+        promised = self._state.promise.epoch
+        return promised > 0 and record.epoch == promised + 1 and self._closed(record)
+
     def _next(self, now: Now, record: ClusterRecord) -> float:
         state, report = self._state, self._state.report
         armed = state.lease.epoch == record.epoch and state.lease.deadline_s > now.boot_s
         ripe = state.lease.ripe_s <= now.boot_s
-        bound = state.promise.epoch != record.epoch and state.promise.until_s > now.boot_s
-        wake_s = min(state.promise.until_s if bound else inf, inf if ripe else state.lease.ripe_s)
+        promise = Promise() if self._moot(record) else state.promise
+        bound = promise.epoch != record.epoch and promise.until_s > now.boot_s
+        wake_s = min(promise.until_s if bound else inf, inf if ripe else state.lease.ripe_s)
         looked_at = (record, report, armed, ripe, bound)
         if report is None or (self._idle and all(map(is_, looked_at, self._idle))):
             return wake_s
-        actions = obey(record, report, state.lease, state.promise, now, self._timers)
+        actions = obey(record, report, state.lease, promise, now, self._timers)
         self._idle = () if actions else looked_at
         if not actions:
             return wake_s
@@ -106,6 +117,9 @@ class Executor:
         if action.epoch < state.wanted.epoch:
             self._end(now_s, f"{_words(action)} is of epoch {action.epoch}, and {state.wanted.epoch} is known here")
             return
+        self._reign = {}
+        if record.primary == state.name:
+            self._reign = {"reign": record.epoch, "electorates": record.electorates}
         state.generation += 1
         state.moving = self._moves(action)
         if isinstance(action, Start | Follow | Rejoin | Rebuild):
@@ -138,7 +152,7 @@ class Executor:
     def _before(self, action: Action, serial: int) -> dict[str, Any]:
         """What must be on the disk before the action."""
         facts = self._state.wanted
-        marks: dict[str, Any] = {"epoch": action.epoch, "serial": serial}
+        marks: dict[str, Any] = {"epoch": action.epoch, "serial": serial, **self._reign}
         if not isinstance(action, Bootstrap | Rebuild):
             marks["identity"] = action.identity
         if action.epoch > facts.promised_epoch:

@@ -10,7 +10,7 @@ any time, early or twice, and does no harm.
 """
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
 from math import inf
@@ -66,11 +66,11 @@ class ClusterLoop:
         """What is worth a tick of everybody."""
         self._record = RecordReader(self._mirror, cluster_record(name), name)
         self._primary = LeaseReader(self._mirror, cluster_primary(name))
+        self.steward = Steward(ports, self._mirror, self._record, self._primary)
         self._keepers = tuple(self._keep(own) for own in ports.own)
         self._routing = _Routing(ports, self._mirror)
         self.refused = ""
         """Why this agent decides and writes nothing about the cluster; empty when it may."""
-        self.steward = Steward(ports, self._mirror, self._record, self._primary)
 
     def start(self) -> None:
         """Begin to watch the store."""
@@ -180,7 +180,7 @@ class ClusterLoop:
         return self._ports.service.version
 
     def _keep(self, own: OwnNode) -> "_Keeper":
-        return _Keeper(self._ports, own, self._mirror, self._primary)
+        return _Keeper(self._ports, own, self._mirror, self._primary, self.steward.closed)
 
     def _let_go(self, record: ClusterRecord | None) -> None:
         """End the care for nodes that have left: nobody counts on them any more, and their engines are stopped."""
@@ -228,19 +228,28 @@ class ClusterLoop:
         if sight.content == (before.content if before else None):
             return
         self.steward.stir()
-        if sight.key in self._urgent or self.steward.holding:
+        now_s = self._ports.clock.now().boot_s
+        bound = any(keeper.state.promise.until_s > now_s for keeper in self._keepers)  # which a death may end
+        if sight.key in self._urgent or self.steward.holding or bound:
             self._ports.wake()
 
 
 class _Keeper:
     """All parts of one own node."""
 
-    def __init__(self, ports: Ports, own: OwnNode, mirror: Mirror, primary: LeaseReader) -> None:
+    def __init__(
+        self,
+        ports: Ports,
+        own: OwnNode,
+        mirror: Mirror,
+        primary: LeaseReader,
+        closed: Callable[[ClusterRecord], bool],
+    ) -> None:
         self.state = NodeState(own)
         self.observer = Observer(ports, mirror, self.state)
         self.reporter = Reporter(ports, mirror, self.state)
         self.tenure = Tenure(ports, mirror, self.state, primary)
-        self.executor = Executor(ports, self.state)
+        self.executor = Executor(ports, self.state, closed)
         self._heard: ClusterRecord | None = None
 
     @property
@@ -259,7 +268,7 @@ class _Keeper:
         """The agent has read this record."""
         state = self.state
         if record is not None and state.facts.identity in {None, record.identity}:
-            state.serial = max(state.serial, self.tenure.bound(record.serial))
+            state.serial = max(state.serial, self.tenure.bound(record))
             if record is not self._heard:
                 self._heard, state.company = record, tuple(sorted(duty.node for duty in record.duties))
 

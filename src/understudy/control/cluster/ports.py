@@ -59,6 +59,10 @@ class NodeFacts:
     """The last position known when the engine stopped: what it must still have when it comes back."""
     moves: int = 0
     """How many deeds were begun here after which the node may rightly have less."""
+    reign: int = 0
+    """The epoch in which this node has, or last had, the part."""
+    electorates: tuple[frozenset[Name], ...] = ()
+    """Whose promises it needs in that reign while the store is away, by the record of `serial`."""
     promised_epoch: int = 0
     """Above 0: a promise to a primary of this epoch may be outstanding. A new agent takes it for a whole one."""
     promised_ms: int = 0

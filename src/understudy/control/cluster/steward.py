@@ -33,8 +33,8 @@ from understudy.core.cluster import ClusterService, Node, Timers
 from understudy.core.clusters import decide_on
 from understudy.core.codec import encode
 from understudy.core.errors import Refused
-from understudy.core.record import Phase, Request
-from understudy.core.report import ClusterView, Decision, LeaseSeen, NodeReport, NodeSeen
+from understudy.core.record import ClusterRecord, Phase, Request
+from understudy.core.report import ClusterView, Decision, LeaseSeen, NodeReport, NodeSeen, Running
 from understudy.core.text import Name
 from understudy.store.base import Delete, Expect, Outcome, Put, StoreFault
 from understudy.store.lease import DRIFT, Claim, LeaseSight
@@ -164,6 +164,13 @@ class Steward:
         if self._lane.busy and self._stirred:
             return 0.0
         return min(self._renew_s, self._calm_until_s, self._probe_s)
+
+    def closed(self, record: ClusterRecord) -> bool:
+        """Whether the primary before this record's epoch is verified dead and stays so, by its own agent's word."""
+        reader = self._reports.get(record.previous) if record.previous is not None else None
+        report = reader.value() if reader is not None else None
+        dead = report is not None and report.identity == record.identity and report.running is Running.DEAD
+        return dead and report is not None and report.closed_epoch >= record.epoch
 
     def stir(self) -> None:
         """Something that a decision may turn on has changed."""

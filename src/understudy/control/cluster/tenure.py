@@ -29,7 +29,7 @@ from understudy.core.codec import Undecodable
 from understudy.core.errors import Refused
 from understudy.core.quorum import promised
 from understudy.core.record import ClusterRecord, Phase
-from understudy.core.report import OwnLease, Promise
+from understudy.core.report import OwnLease, Promise, Running
 from understudy.core.text import Name
 from understudy.store.base import Outcome, StoreFault
 from understudy.store.lease import DRIFT, Claim, Held, Lease, LeaseSight, see
@@ -81,10 +81,21 @@ class LeaseReader:
         return True
 
 
+@dataclass(frozen=True, slots=True)
+class _Reign:
+    """What a primary must know of its record to go on without the store."""
+
+    identity: str
+    epoch: int
+    serial: int
+    electorates: tuple[frozenset[Name], ...]
+
+
 @dataclass(slots=True)
 class _Round:
     """One question to all data nodes."""
 
+    reign: _Reign
     request: PromiseRequest
     sent_s: float
     granted: set[Name] = field(default_factory=set)
@@ -100,6 +111,7 @@ class Tenure:
         self._lease = lease
         self._timers = ports.service.timers
         self._lane = Lane(ports.spawn, ports.wake)
+        self._noting = Lane(ports.spawn, ports.wake)
         self._asking = {node: Lane(ports.spawn, ports.wake) for node in ports.service.nodes}
         self._record: ClusterRecord | None = None
         self._foreign = False
@@ -117,7 +129,7 @@ class Tenure:
     @property
     def lanes(self) -> tuple[Lane, ...]:
         """Everything that may run."""
-        return (self._lane, *self._asking.values())
+        return (self._lane, self._noting, *self._asking.values())
 
     def ask(self, nodes: Iterable[Node]) -> None:
         """Ask these nodes for promises too, from now on."""
@@ -130,11 +142,14 @@ class Tenure:
         if now_s < self._asked_until_s:
             for lane in self._asking.values():
                 lane.expired(now_s)
-        if foreign:
+        if foreign or not self._mirror.ready:
             if now_s >= self._due_s and not self._lane.busy:
                 self._due_s = next_beat_s(now_s, self._timers.renew_ms)
                 self._ask(now_s)
             return self._lane.until(self._due_s, now_s)
+        self._noting.expired(now_s)
+        if record is not None and not self._noting.busy and self._unnoted(record):
+            self._noting.start(partial(self._note, record), now_s + self._timers.timeout_ms / 1000)
         sight = self._lease.look()
         lease = self._own(sight)
         if sight is None or lease is None:
@@ -153,9 +168,26 @@ class Tenure:
             self._lane.start(partial(self._renew, claim), now_s + self._timers.timeout_ms / 1000)
         return self._lane.until(self._due_s, now_s)
 
-    def bound(self, serial: int) -> int:
-        """The serial that may be reported."""
+    def bound(self, record: ClusterRecord) -> int:
+        """The serial that may be reported of that record."""
+        serial = record.serial
+        if self._unnoted(record) and self._state.facts.reign == record.epoch:
+            serial = min(serial, record.electorate_serial - 1)
         return min(serial, self._by_promises) if self._by_promises else serial
+
+    def _unnoted(self, record: ClusterRecord) -> bool:
+        """Whether this node reigns, and its disk does not say by whose promises: a new agent could not ask for them."""
+        state, facts = self._state, self._state.facts
+        reigns = record.primary == state.name and state.report is not None
+        reigns = reigns and state.report is not None and state.report.promoted_epoch == record.epoch
+        return reigns and (facts.reign, facts.electorates) != (record.epoch, record.electorates)
+
+    async def _note(self, record: ClusterRecord) -> bool:
+        try:
+            await self._state.remember(serial=record.serial, reign=record.epoch, electorates=record.electorates)
+        except Refused:
+            return False  # the next tick tries again
+        return True
 
     def _own(self, sight: LeaseSight | None) -> Lease | None:
         """The lease as it stands, if it is this node's and not of an epoch that has passed here."""
@@ -250,16 +282,28 @@ class Tenure:
 
     def _ask(self, now_s: float) -> None:
         """Ask all other data nodes at once."""
-        record, epoch = self._record, self._state.lease.epoch
-        if record is None or epoch != record.epoch:
+        reign = self._reign()
+        if reign is None:
             return
         name, duration_ms = self._state.name, self._timers.lease_ms
-        request = PromiseRequest(self._ports.service.name, record.identity, epoch, name, duration_ms)
-        asked = _Round(request, now_s)
+        request = PromiseRequest(self._ports.service.name, reign.identity, reign.epoch, name, duration_ms)
+        asked = _Round(reign, request, now_s)
         self._asked_until_s = now_s + 2 * self._timers.timeout_ms / 1000
         for node, lane in self._asking.items():
             if not lane.busy:
                 lane.start(partial(self._ask_one, asked, node), now_s + self._timers.timeout_ms / 1000)
+
+    def _reign(self) -> _Reign | None:
+        """Ours, if we have one: by the record; as the node remembers it, when none was read since this agent began."""
+        state, record = self._state, self._record
+        if record is not None:
+            held = state.lease.epoch == record.epoch
+            return _Reign(record.identity, record.epoch, record.serial, record.electorates) if held else None
+        facts, report = state.wanted, state.report
+        if not state.loaded or facts.identity is None or report is None or report.running is not Running.UP:
+            return None
+        reigns = facts.reign > 0 and facts.reign == facts.epoch == report.promoted_epoch
+        return _Reign(facts.identity, facts.reign, facts.serial, facts.electorates) if reigns else None
 
     async def _ask_one(self, asked: _Round, node: Node) -> bool:
         try:
@@ -271,14 +315,13 @@ class Tenure:
         return False
 
     async def _count(self, asked: _Round) -> bool:
-        record, epoch = self._record, asked.request.epoch
-        lost = not self._foreign and self._own(self._lease.look()) is None
-        if record is None or record.epoch != epoch or lost:
-            return False
-        if not promised(record.electorates, frozenset(asked.granted)):
+        now, epoch = self._record or asked.reign, asked.request.epoch
+        without_store = self._foreign or not self._mirror.ready
+        lost = not without_store and self._own(self._lease.look()) is None
+        if now.epoch != epoch or lost or not promised(now.electorates, frozenset(asked.granted)):
             return False
         deadline_s = asked.sent_s + asked.request.duration_ms / 1000
-        return await self._arm(epoch, deadline_s, by_promises=self._by_promises or record.serial)
+        return await self._arm(epoch, deadline_s, by_promises=self._by_promises or now.serial)
 
     # --- promises given -----------------------------------------------------------------------------------------------
 
