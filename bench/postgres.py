@@ -179,7 +179,7 @@ def _text(outcomes: Outcomes, *, memory: bool) -> str:
     return (
         f"PostgreSQL, three nodes, four writers; files {'in memory' if memory else 'on one disk'}; etcd: heartbeat "
         f"{HEARTBEAT_MS} ms, election {ELECTION_MS} ms; load of the machine {os.getloadavg()[0]:.1f}\n"
-        "Outage: longest time between two acknowledgements after the fault, in s. times ours: its p50 by that of ours.\n\n"
+        "Outage: longest time between two acknowledgements after the fault, in s. times ours: p50 by that of ours.\n\n"
         + report.table(head, rows)
     )
 
