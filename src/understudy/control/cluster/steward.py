@@ -138,8 +138,11 @@ class Steward:
         self._settle(now.boot_s)
         next_s = inf
         if self._mirror.ready:
+            if self.holding:
+                self._probe_primary(now.boot_s)  # also while the store keeps us waiting: one lost host may be both
             next_s = self._known_s() if self._lane.busy else self._go_on(now, refused)
-        return min(self._lane.until(next_s, now.boot_s), self._probe.deadline_s)
+        probe_s = self._probe_s if self.holding else inf
+        return min(self._lane.until(next_s, now.boot_s), self._probe.until(probe_s, now.boot_s))
 
     def _go_on(self, now: Now, refused: str) -> float:
         """The next thing to do; when to come again unless it was begun."""
@@ -277,7 +280,6 @@ class Steward:
 
     def _steer(self, now: Now, steward: LeaseSight) -> None:
         """Decide if anything is new."""
-        self._probe_primary(now.boot_s)
         if not self._stirred and now.boot_s < self._calm_until_s:
             return
         lease = self._primary_lease.look()
