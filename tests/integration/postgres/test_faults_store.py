@@ -1,12 +1,17 @@
 """What happens to the store: members of etcd lost, all of them, wiped, put back to an older state; agents restarted."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from tests.integration.postgres.trial import LEASE_S, Trial, eventually
-from tests.pg_hosts import ENGINES, NODES, ROUTER, PgHosts
+from tests.ledger import Failed, ask
+from tests.pg_hosts import ENGINES, NODES, READ, ROUTER, WRITE, PgHosts
 
 
 def test_rolling_restart_of_all_agents_is_not_noticed(pg: PgHosts) -> None:
-    """Every agent, the router's too, ends and starts again, one after the other: no write fails, nothing restarts."""
-    with Trial(pg) as trial:
+    """Every agent, the router's too, ends and starts again in turn: no write or read fails, no engine restarts."""
+    with Trial(pg) as trial, _reading(pg) as refused:
         before = {node: pg.postmaster(node) for node in NODES}
         for host in (*ENGINES, ROUTER):
             pg.end_agent(host)
@@ -14,6 +19,7 @@ def test_rolling_restart_of_all_agents_is_not_noticed(pg: PgHosts) -> None:
             eventually(lambda host=host: pg.is_steady(of=host), f"the agent of {host} sees all well")
         trial.hold(LEASE_S)
         assert not trial.ledger.failures()
+        assert not refused
         assert {node: pg.postmaster(node) for node in NODES} == before
         assert (pg.primary(), trial.now()["epoch"]) == (trial.primary, trial.epoch)
 
@@ -85,3 +91,25 @@ def test_an_etcd_from_an_old_snapshot_costs_no_data(pg: PgHosts) -> None:
         pg.restore_etcd()
         pg.start_etcd()
         eventually(lambda: trial.now()["epoch"] > trial.epoch, "a higher epoch")
+
+
+@contextmanager
+def _reading(pg: PgHosts) -> Iterator[list[str]]:
+    """Clients of the read port, each with a connection of its own, one after the other; what they were refused."""
+    refused: list[str] = []
+    over = threading.Event()
+
+    def read() -> None:
+        while not over.wait(0.02):
+            try:
+                ask(pg.conninfo.replace(f"port={WRITE}", f"port={READ}"), "SELECT count(*) FROM ledger")
+            except Failed as why:
+                refused.append(str(why))
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    try:
+        yield refused
+    finally:
+        over.set()
+        reader.join(10)
