@@ -111,15 +111,26 @@ def _refusal(view: ClusterView, record: ClusterRecord, request: Request, waiting
 def _failover_refusal(view: ClusterView, record: ClusterRecord, request: Request) -> str:
     if record.phase is Phase.BOOTSTRAPPING:
         return "the cluster has never had a primary"
+    if request.sworn_dead and (wrong := _wrong_oath(record, request.sworn_dead)):
+        return wrong
     if _takes_flags(record):
-        if request.sworn_dead and record.previous not in (None, request.sworn_dead):
-            return f"the old primary is {record.previous}, not {request.sworn_dead}"
         asks = request.accept_loss or request.sworn_dead
         return "" if asks else "a failover is under way; say what to give up: --accept-loss or --sworn-dead NODE"
     if record.phase in _BUSY or request.accept_loss or prospect(view, record):
         return ""
     well = judge(view).judged is Judged.WELL
     return "the primary is well and no other node could take over; use --accept-loss to do it anyway" if well else ""
+
+
+def _wrong_oath(record: ClusterRecord, dead: Name) -> str:
+    """Why the machine of that node is not the one that stands in the way; empty when it is."""
+    if record.duty(dead) is None:
+        return f"there is no node {dead}"
+    if record.primary not in (None, dead):
+        return f"the primary is {record.primary}, not {dead}"
+    if record.primary is None and record.previous not in (None, dead):
+        return f"the old primary is {record.previous}, not {dead}"
+    return ""
 
 
 def _switchover_refusal(view: ClusterView, record: ClusterRecord, request: Request) -> str:
