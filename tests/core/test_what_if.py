@@ -1,8 +1,11 @@
 """`what-if` foretells what the machine then does, and says why when nobody would take over."""
 
+from dataclasses import replace
+
 from tests.scenarios.stage import WALL_S, Stage
 
 from understudy.core.clock import Now
+from understudy.core.record import Ground, Timings
 from understudy.core.text import Name
 from understudy.core.what_if import Forecast, Mishap, what_if
 
@@ -27,26 +30,41 @@ def test_a_dead_engine_is_followed_by_who_then_really_takes_over():
     forecast = foretold(stage, "a", Mishap.ENGINE)
     stage.perform("crash a\nrun")
     assert forecast.winner == stage.record.primary == "b"
-    assert forecast.rto_ms is not None and forecast.rto_ms < 1000
-    assert forecast.loss is not None and forecast.loss.bytes == 0
+    assert forecast.rto_ms is not None
+    assert forecast.rto_ms < 1000
+    assert forecast.loss is not None
+    assert forecast.loss.bytes == 0
 
 
 def test_a_lost_host_takes_as_long_as_its_ground_needs():
     """By revocation it is a matter of detection; without it the lease must run out first."""
     strict = foretold(staged("cluster postgres zero_loss a,b,c"), "a", Mishap.HOST)
     bounded = foretold(staged("cluster postgres 10000 a,b,c"), "a", Mishap.HOST)
-    assert strict.rto_ms is not None and strict.rto_ms < 3000
-    assert bounded.rto_ms is not None and 4000 < bounded.rto_ms < 6000
+    assert strict.rto_ms is not None
+    assert strict.rto_ms < 3000
+    assert bounded.rto_ms is not None
+    assert 4000 < bounded.rto_ms < 6000
     assert "by revocation" in strict.reason
     assert "by lease" in bounded.reason
+
+
+def test_the_time_that_the_first_node_took_to_be_made_is_not_foretold():
+    """What initdb took is no measure of a promotion."""
+    stage = staged("cluster postgres zero_loss a,b,c")
+    stage.record = replace(stage.record, ground=Ground.FIRST, timings=Timings(promote_ms=9000))
+    forecast = foretold(stage, "a", Mishap.ENGINE)
+    assert forecast.rto_ms is not None
+    assert forecast.rto_ms < 1000
 
 
 def test_it_says_what_keeps_others_from_taking_over():
     """Alone, paused or manual: nobody takes over, and the sentence says why or what to do."""
     alone = foretold(staged("cluster postgres zero_loss a,b,c\nlose b\nlose c\nwait 30000\nrun"), "a", Mishap.HOST)
     manual = foretold(staged("cluster postgres zero_loss a,b,c manual"), "a", Mishap.ENGINE)
-    assert alone.rto_ms is None and "Nobody would take over from a" in alone.reason
-    assert manual.rto_ms is None and "understudy failover orders" in manual.reason
+    assert alone.rto_ms is None
+    assert "Nobody would take over from a" in alone.reason
+    assert manual.rto_ms is None
+    assert "understudy failover orders" in manual.reason
 
 
 def test_a_lost_standby_costs_nothing_or_makes_writes_wait():

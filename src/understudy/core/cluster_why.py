@@ -80,6 +80,8 @@ def cluster_reason(view: ClusterView) -> str:
     if record.primary is None:
         return f"{record.cluster} has no primary ({record.phase}, epoch {record.epoch}): {record.reason}."
     said = f"{record.primary} is primary in epoch {record.epoch} ({record.phase}): {judge(view)}."
+    if record.phase is Phase.PAUSED:
+        said += f" A person paused it: nobody takes over until `understudy resume {record.cluster}`."
     ill = [node_reason(view, node.name) for node in view.service.nodes if not _well(view, record, node.name)]
     return " ".join([said, *ill])
 

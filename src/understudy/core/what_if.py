@@ -10,7 +10,7 @@ from enum import StrEnum
 from understudy.core.clock import Now
 from understudy.core.clusters import decide
 from understudy.core.health import fresh
-from understudy.core.record import ClusterRecord, DutyKind, Loss, Phase, wanted_sync
+from understudy.core.record import ClusterRecord, DutyKind, Ground, Loss, Phase, wanted_sync
 from understudy.core.report import ClusterView, LeaseSeen, NodeReport, NodeSeen, Running
 from understudy.core.text import Name
 from understudy.core.words import listed, span
@@ -81,7 +81,8 @@ def _primary_lost(view: ClusterView, before: ClusterRecord, node: Name, mishap: 
 
 
 def _taken_over(before: ClusterRecord, record: ClusterRecord, node: Name, mishap: Mishap, crowned_ms: int) -> Forecast:
-    rto_ms = crowned_ms + (before.timings.promote_ms + before.timings.route_ms or PROMOTED_MS)
+    made_ms = 0 if before.ground is Ground.FIRST else before.timings.promote_ms + before.timings.route_ms
+    rto_ms = crowned_ms + (made_ms or PROMOTED_MS)  # the birth's times are those of making the first node
     loss = record.loss or Loss(None, "it could not be measured")
     lost = "an unknown amount would be lost" if loss.bytes is None else f"{loss.bytes} bytes would be lost"
     who = "start again" if record.primary == node else f"take over from {node}"
