@@ -97,13 +97,13 @@ def test_reading_verbs_answer_in_json(run, operator):
 
 
 def test_events_are_sentences(run, operator):
-    """An entry is one line with its time, its kind and its sentence; nothing in it commands the terminal."""
+    """An entry is one line with number, time, kind and sentence; nothing in it commands the terminal."""
     operator.note(EventKind.AGENT_STARTED, "the agent started")
     operator.note(EventKind.ENDPOINT_DOWN, "w1 of web is down:\nit said \x1b[2Jboo", "web")
     assert len(run("events").stdout.splitlines()) == 2
     (line,) = run("events", "--service", "web", "-n", "1").stdout.splitlines()
     assert re.fullmatch(
-        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}  endpoint\.down       w1 of web is down: it said  \[2Jboo", line
+        r" +2  \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}  endpoint\.down       w1 of web is down: it said  \[2Jboo", line
     )
 
 

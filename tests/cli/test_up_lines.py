@@ -11,11 +11,13 @@ import pytest
 from tests.api.fake_operator import STARTED_WALL_S, FakeOperator, endpoint, service
 
 from understudy.cli import up as verb
+from understudy.core.cluster import ClusterService
 from understudy.core.errors import Fault, Refused
 from understudy.core.events import EventKind
-from understudy.core.model import Kind, Spec
+from understudy.core.model import Address, Kind, Spec
 from understudy.core.objectives import ServiceHealth
 from understudy.core.pools import Oper
+from understudy.core.stateful import PostgresService
 from understudy.core.text import Name
 
 SPEC = Spec(Name("shop"), ())
@@ -39,6 +41,14 @@ async def test_the_ready_line_says_where_to_point_a_browser():
         "ready: web on http://127.0.0.1:80/ (1 of 1 endpoint up), db on tcp://[::1]:5432 (2 of 3 endpoints up), "
         "more0 on http://127.0.0.1:8080/ (2 of 2 endpoints up) and 2 more services; "
         "API and metrics on http://127.0.0.1:8600; Ctrl-C ends it"
+    )
+
+
+def test_who_wants_to_enter_a_cluster_is_told_how():
+    """A line to be copied: where the password is, and an address that works from here."""
+    service = PostgresService(ClusterService(Name("orders"), ()), Address("0.0.0.0", 7432), None, ())
+    assert verb.entry_line(service, Path("/state")) == (
+        "to enter orders: PGPASSFILE=/state/orders.pgpass psql -h 127.0.0.1 -p 7432 -U postgres postgres"
     )
 
 

@@ -193,12 +193,16 @@ def events(  # noqa: PLR0917  # typer gives each option by name
     service: Annotated[str | None, typer.Option("--service", metavar="SERVICE", help="Only of this service.")] = None,
     show: Annotated[
         int | None,
-        typer.Option(min=1, metavar="ID", help="All of the failover that the entry of this number belongs to."),
+        typer.Option(
+            min=1,
+            metavar="ID",
+            help="All of the failover that the entry with this number, its first column, belongs to.",
+        ),
     ] = None,
     as_json: AsJson = False,
     api: Api = HERE,
 ) -> None:
-    """Show what happened, oldest first; with --json one object a line."""
+    """Show what happened, oldest first, each with its number; with --json one object a line."""
     from understudy.cli import seeing
 
     if show is not None:
@@ -261,7 +265,7 @@ def switchover(
 
 @app.command(rich_help_panel="Operating")
 def pause(service: Service, api: Api = HERE) -> None:
-    """Do nothing to a cluster any more, but the self-fence, until `resume`."""
+    """Leave a cluster alone until `resume`: nobody takes over; a primary cut off still stops by itself."""
     _ask(api, service, kind="pause")
 
 

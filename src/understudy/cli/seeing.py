@@ -56,7 +56,8 @@ def events(client: Client, *, follow: bool, as_json: bool, service: str | None, 
 
 def _print_entry(answer: object, *, as_json: bool) -> None:
     """One entry on one line, at once even into a pipe."""
-    line = json.dumps(answer, ensure_ascii=False) if as_json else journal_line(understood(JournalEntry, answer))
+    entry: JournalEntry = understood(JournalEntry, answer)
+    line = json.dumps(answer, ensure_ascii=False) if as_json else f"{entry.number:>5}  {journal_line(entry)}"
     print(line, flush=True)  # noqa: T201 - this is what the verb answers
 
 

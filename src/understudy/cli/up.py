@@ -19,6 +19,7 @@ from understudy.core.errors import Refused
 from understudy.core.model import Kind, Spec
 from understudy.core.objectives import ServiceHealth
 from understudy.core.pools import Oper
+from understudy.core.stateful import PostgresService
 
 Opener = Callable[[Spec, Path], AbstractAsyncContextManager[Operator]]
 """Starts an agent with its API on a state directory, and ends what it started when it is left."""
@@ -57,7 +58,7 @@ async def _up(spec: Spec, state_dir: Path, open_agent: Opener) -> None:
 async def _live(spec: Spec, state_dir: Path, open_agent: Opener) -> None:
     async with open_agent(spec, state_dir) as operator:
         try:
-            await asyncio.gather(_show_journal(operator), _show_ready(operator, spec))
+            await asyncio.gather(_show_journal(operator), _show_ready(operator, spec, state_dir))
         finally:
             _say("the agent ends, everything else goes on" if spec.hosts else "ending what was started")
 
@@ -85,7 +86,7 @@ async def _before_start(operator: Operator) -> int:
     return ours - 1 if ours is not None else latest[-1].number if latest else 0
 
 
-async def _show_ready(operator: Operator, spec: Spec) -> None:
+async def _show_ready(operator: Operator, spec: Spec, state_dir: Path) -> None:
     """One line as soon as the services can be used, and one before it when that takes long."""
     begin_s = time.monotonic()
     told = False
@@ -99,7 +100,10 @@ async def _show_ready(operator: Operator, spec: Spec) -> None:
                 f"{each.name} ({plain(each.reason)})" for each in everything if not is_ready(each, patient=patient)
             ]
             if not waiting:
-                return _say(ready_line(status, str(spec.api)))
+                _say(ready_line(status, str(spec.api)))
+                for service in spec.clusters:
+                    _say(entry_line(service, state_dir))
+                return
         except Refused as refusal:
             waiting = [plain(str(refusal))]
         if not patient and not told:
@@ -120,6 +124,14 @@ def ready_line(status: Status, api: str) -> str:
     more = len(status.services) + len(status.clusters) - len(named)
     services = ", ".join(named) + (f" and {counted(more, 'more service')}" if more else "")
     return f"ready: {services}; API and metrics on {url(api)}; Ctrl-C ends it"
+
+
+def entry_line(service: PostgresService, state_dir: Path) -> str:
+    """How a person enters a cluster from this host."""
+    host, _, port = url(str(service.write)).removeprefix("http://").rpartition(":")
+    passwords = state_dir.absolute() / f"{service.name}.pgpass"
+    user = service.superuser.name
+    return f"to enter {service.name}: PGPASSFILE={passwords} psql -h {host.strip('[]')} -p {port} -U {user} postgres"
 
 
 def _where(service: ServiceStatus) -> str:

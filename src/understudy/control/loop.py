@@ -151,8 +151,14 @@ class Loop:
     def look_at(self, name: str) -> tuple[PoolService, PoolSeen]:
         """A service of the spec in force and what was last seen of it; Refused when there is no such service."""
         service = self.spec.service(name)
+        if any(one.name == name for one in self.spec.clusters):
+            raise Refused(
+                f"{name} is a cluster, and that is for the endpoints of pools: a cluster knows switchover, failover, "
+                "pause, resume and rebuild."
+            )
         if service is None:
-            known = ", ".join(sorted(one.name for one in self.spec.services))
+            names = [*(one.name for one in self.spec.services), *(one.name for one in self.spec.clusters)]
+            known = ", ".join(sorted(names))
             raise Refused(f"There is no service {name!r}: this cluster has {known}.")
         return service, self.seen.pools.get(service.name, NOTHING_SEEN) if self.seen else NOTHING_SEEN
 
