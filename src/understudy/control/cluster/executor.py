@@ -94,11 +94,10 @@ class Executor:
     def _next(self, now: Now, record: ClusterRecord) -> float:
         state, report = self._state, self._state.report
         armed = state.lease.epoch == record.epoch and state.lease.deadline_s > now.boot_s
-        ripe = state.lease.ripe_s <= now.boot_s
         promise = Promise() if self._moot(record) else state.promise
         bound = promise.epoch != record.epoch and promise.until_s > now.boot_s
-        wake_s = min(promise.until_s if bound else inf, inf if ripe else state.lease.ripe_s)
-        looked_at = (record, report, armed, ripe, bound)
+        wake_s = promise.until_s if bound else inf
+        looked_at = (record, report, armed, state.lease.ripe, bound)
         if report is None or (self._idle and all(map(is_, looked_at, self._idle))):
             return wake_s
         actions = obey(record, report, state.lease, promise, now, self._timers)
