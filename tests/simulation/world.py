@@ -55,7 +55,9 @@ class World(Plots):
         self.network = Network(self.scheduler, self.random)
         self.store = StoreServer(self.scheduler, self.random, self.network)
         steady_walls = all(fault.kind != "wall_step" for fault in plan.faults)  # the hold goes by the wall clock
-        bounds = Bounds(bound_s(plan.service.timers), 0.9 * plan.service.failback_every_s if steady_walls else 0.0)
+        ahead_s = sum(0.1 * fault.number for fault in plan.faults if fault.kind == "isolate_then_step")
+        held_s = max(0.0, 0.9 * plan.service.failback_every_s - ahead_s) if steady_walls else 0.0
+        bounds = Bounds(bound_s(plan.service.timers), held_s)
         specs = {spec.version: spec for spec in (plan.service, *(change.service for change in plan.changes))}
         self.checker = Checker(self.scheduler, specs, bounds, self.transcript)
         self.hosts = {name: self._host(name, rate) for name, rate in zip(plan.hosts, plan.rates, strict=True)}
