@@ -46,6 +46,10 @@ BREAKS = {
     "I2 on another way": ("I2", {"promotions": (replace(TAKES_OVER, position=at(500, ("2", 50))),)}),
     "I4 an epoch again": ("I4", {"promotions": (TAKES_OVER, replace(TAKES_OVER, node=A))}),
     "I4 an epoch falls": ("I4", {"promotions": (TAKES_OVER, replace(TAKES_OVER, epoch=3))}),
+    "I4 late after a fence": (
+        "I4",
+        {"promotions": (replace(TAKES_OVER, epoch=5), replace(TAKES_OVER, node=A, position=at(50)))},
+    ),
     "I5 closed and open": ("I5", {"nodes": (replace(LEADING, closed=True),)}),
     "I6 a write below": ("I6", {"routed": (Routed(Name("r"), 3, 4),)}),
     "I7 destroyed": ("I7", {"destroyed": (Destroyed(A, kept_copy=False, consent=False),)}),
@@ -63,6 +67,18 @@ def test_each_invariant_can_be_broken(case):
     assert found == ()
     _, found = check(memory, replace(QUIET, **{"acks": (), **change}), BOUNDS)
     assert [one.rule for one in found] == [rule], [str(one) for one in found]
+
+
+def test_a_candidate_may_come_late_after_a_revocation():
+    """Cut off, it is promoted by its own lease though the next one is: it may, as long as it acknowledges nothing."""
+    next_one = replace(TAKES_OVER, epoch=5, ground=Ground.REVOCATION)
+    late = replace(TAKES_OVER, node=A, position=at(50), ground=Ground.REVOCATION)
+    nodes = (replace(STANDBY, name=A, epoch=4), replace(STANDBY, epoch=5, acknowledges=True, open=True))
+    world = World(5.0, nodes, acks=(Ack(B, 5, at(110), zero_loss=True),), promotions=(next_one, late))
+    memory, found = check(check(Memory(), QUIET, BOUNDS)[0], world, BOUNDS)
+    assert found == ()
+    _, found = check(memory, World(6.0, nodes, acks=(Ack(A, 4, at(60), zero_loss=True),)), BOUNDS)
+    assert [one.rule for one in found] == ["I1"]
 
 
 def test_a_good_failover_breaks_nothing():

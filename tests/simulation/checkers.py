@@ -93,6 +93,7 @@ class Checker:
         promoted late, in the next epoch, which waits for the end of its lease (I1 looks at what both acknowledge). The
         bound is that of the spec by which that record was decided. One whose engine died while it was promoting is
         promoted again in the same epoch: what it may lack was judged the first time; since then it went its own way.
+        What was acknowledged in a higher epoch is not asked of one that comes late (invariants._promotion).
         """
         self.promotions += 1
         record = self._crowned.get((epoch, engine.name))
@@ -110,7 +111,8 @@ class Checker:
         )
         self._fresh().promotions.append(promotion)
         self.noted(engine.name, "promoted", f"epoch {epoch} at {before}")
-        missing = self.acknowledged_writes.keys() - set(engine.data.log)
+        had = set(engine.data.log)
+        missing = {write for write, (_, one) in self.acknowledged_writes.items() if one <= epoch and write not in had}
         if missing and accepted:
             for write in missing:
                 del self.acknowledged_writes[write]

@@ -1,5 +1,6 @@
 """Those who write: through the routers, and straight at any node, as a client with an old address does."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tests.simulation.agents import Router, Site
@@ -22,8 +23,8 @@ class Clients:
         self._number = 0
         self._left = 50
         """How many writes are left in this burst."""
-        self.last_routed_s = 0.0
-        """When a write through a router was last acknowledged."""
+        self.routed_s = dict.fromkeys(world.routers, 0.0)
+        """When a write through each router was last acknowledged."""
         self._next()
 
     def burst(self, for_s: float, site: Site | None = None) -> None:
@@ -71,12 +72,12 @@ class Clients:
             return
         world.checker.routed(router.name, route.epoch, router.known_epoch)
         site = world.sites[route.write]
-        world.network.datagram(router.host.name, site.node.host, self._arrive, site, number)
+        world.network.datagram(router.host.name, site.node.host, self._arrive, router, site, number)
 
-    def _arrive(self, site: Site, number: int) -> None:
+    def _arrive(self, router: Router, site: Site, number: int) -> None:
         engine = site.engine
         if engine.process is not None:
-            engine.process.do(engine.write, number, self._acknowledged)
+            engine.process.do(engine.write, number, partial(self._acknowledged, router.host.name))
 
-    def _acknowledged(self) -> None:
-        self.last_routed_s = self._world.scheduler.now_s
+    def _acknowledged(self, host: str) -> None:
+        self.routed_s[host] = self._world.scheduler.now_s

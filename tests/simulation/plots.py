@@ -294,12 +294,19 @@ class Plots:
     def _do_mute(self, host: Host, fault: Fault) -> None:
         """The primary's agent is silent for a moment: killed, stopped or cut off from the store. Its engine is well.
 
-        Not again before it has renewed its lease: moments without end are a dead agent, whose guard does its work.
+        Not again before it has renewed its lease: moments without end are a dead agent, whose guard does its work. And
+        cut off no longer than from one question to the next, of which the timers let it lose one but not two.
         """
         del host
         record = self.checker.record
         home = self.home_of(record) if record is not None else None
         if home is not None and self.scheduler.now_s > self._muted_s + 2 * self._lease_s:
             self._muted_s = self.scheduler.now_s
-            silent = self._for(fault, 0.3 * self._lease_s)
-            (self._do_agent_kill, self._do_agent_stop, self._do_cut_store)[fault.number % 3](self.hosts[home], silent)
+            timers = self.plan.service.timers
+            cut_s = 0.95 * max(timers.renew_ms, timers.timeout_ms) / 1000
+            silence, for_s = (
+                (self._do_agent_kill, 0.3 * self._lease_s),
+                (self._do_agent_stop, 0.3 * self._lease_s),
+                (self._do_cut_store, cut_s),
+            )[fault.number % 3]
+            silence(self.hosts[home], self._for(fault, for_s))

@@ -85,7 +85,7 @@ def _promotion(view: ClusterView, record: ClusterRecord) -> Promotion:
         if ruled and (report.writable or _alone(view, record, report)):
             return Promotion.DONE
         shrunk = report.less_data and not record.accept_loss  # seen only when it was started: its agent closes it
-        lost = shrunk or report.failed_epoch == record.epoch
+        lost = shrunk or report.empty or report.failed_epoch == record.epoch
     return Promotion.FAILED if lost else Promotion.PENDING
 
 

@@ -127,8 +127,10 @@ class Memory:
     """Who acknowledged in each epoch."""
     owed: tuple[Position, ...] = ()
     """The furthest acknowledged positions that must be in every later primary, none within another."""
-    promoted_epoch: int = 0
-    promoted_node: Name | None = None
+    promoted_by: tuple[tuple[int, Name], ...] = ()
+    """Who was promoted in each epoch."""
+    silenced_epoch: int = 0
+    """The newest epoch with a promotion that rested on the end of all reigns before it, not on revocation."""
     writable_s: float = 0.0
     """When somebody was last open."""
     failback_s: float | None = None
@@ -161,18 +163,26 @@ def check(memory: Memory, world: World, bounds: Bounds) -> tuple[Memory, tuple[V
 
 
 def _promotion(memory: Memory, promotion: Promotion, found: list[Violation]) -> Memory:
-    """I2, I3, I4."""
-    node, again = promotion.node, promotion.node == memory.promoted_node
-    if promotion.epoch < memory.promoted_epoch or (promotion.epoch == memory.promoted_epoch and not again):
-        found.append(Violation("I4", f"{node} was promoted in epoch {promotion.epoch} after {memory.promoted_epoch}"))
+    """I2, I3, I4.
+
+    After a revocation, which waits for nobody's end, a candidate of before that is cut off may be promoted late, by its
+    own lease: it can acknowledge nothing (I1 looks at that), and is no later primary.
+    """
+    node, epoch, by = promotion.node, promotion.epoch, dict(memory.promoted_by)
+    newest, late = max(by, default=0), epoch < max(by, default=0)
+    if epoch < memory.silenced_epoch or by.setdefault(epoch, node) != node:
+        found.append(Violation("I4", f"{node} was promoted in epoch {epoch} after {newest}"))
     if promotion.ground is None:
-        found.append(Violation("I1", f"{node} was promoted in epoch {promotion.epoch} without a ground"))
+        found.append(Violation("I1", f"{node} was promoted in epoch {epoch} without a ground"))
+    if late:
+        return replace(memory, promoted_by=tuple(by.items()))
     if promotion.accept_loss:
         owed = tuple(one for one in memory.owed if contains(promotion.position, one))
     else:
         owed = memory.owed
         found.extend(_lost(promotion, owed))
-    return replace(memory, promoted_epoch=promotion.epoch, promoted_node=node, owed=owed)
+    silenced = memory.silenced_epoch if promotion.ground is Ground.REVOCATION else epoch
+    return replace(memory, promoted_by=tuple(by.items()), silenced_epoch=silenced, owed=owed)
 
 
 def _lost(promotion: Promotion, owed: Iterable[Position]) -> Iterable[Violation]:

@@ -72,7 +72,7 @@ def obey(  # noqa: PLR0917  # all that an agent knows of its own node
         duty,
         report,
         armed=lease.epoch == record.epoch and lease.deadline_s > now.boot_s,
-        ripe=lease.ripe_s <= now.boot_s,
+        ripe=lease.ripe,
         promised=promise.epoch != record.epoch and promise.until_s > now.boot_s,
         common=(*head, timers.handover_ms),
         patient=(*head, timers.stall_ms),

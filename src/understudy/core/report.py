@@ -187,8 +187,8 @@ class OwnLease:
     epoch: int = 0
     deadline_s: float = 0.0
     """The guard's deadline, by this host's boot clock; the guard is armed with it."""
-    ripe_s: float = 0.0
-    """From when on it counts for a promotion; later than now when the crown was not seen to come, and may be old."""
+    ripe: bool = True
+    """Whether it counts for a promotion; not at once when the crown was not seen to come, and may be old."""
 
 
 @dataclass(frozen=True, slots=True)

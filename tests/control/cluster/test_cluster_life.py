@@ -6,10 +6,11 @@ import pytest
 from tests.control.cluster.stage import H1, H2, H3, NODES, ORDERS, Stage, born, play, well
 
 from understudy.control.cluster import observer, steward
-from understudy.control.cluster.ports import PromiseRequest
+from understudy.control.cluster.ports import NodeFacts, PromiseRequest
 from understudy.core.codec import encode
 from understudy.core.record import DutyKind, Phase, RequestKind
 from understudy.core.report import Decision, Running
+from understudy.core.text import Name
 from understudy.drivers.fake import MARIADB, POSTGRES, REDIS
 
 FLAVOURS = pytest.mark.parametrize("flavour", [POSTGRES, REDIS, MARIADB], ids=lambda one: one.name)
@@ -89,6 +90,37 @@ def test_paused() -> None:
         await stage.order(2, RequestKind.RESUME)
         await stage.until(lambda: stage.primary() is not None, 10)
         assert not stage.lost()
+
+    play(scene)
+
+
+def test_paused_while_its_disk_is_slow() -> None:
+    """What a node has only made ready for when the cluster is paused, it does not begin."""
+
+    async def scene(stage: Stage) -> None:
+        await born(stage)
+        standby = next(engine for engine in stage.engines if engine.link is not None)
+        disk = stage.disks[standby.name]
+        at_once, begun = disk.save, []
+
+        async def save(facts: NodeFacts) -> None:
+            await asyncio.sleep(3)
+            await at_once(facts)
+
+        async def touch(host: Name, what: str) -> None:
+            if host == standby.node.host and "Rebuild" in what:
+                begun.append((what, stage.record().phase))
+
+        disk.save, stage.doom.touch = save, touch
+        await stage.order(1, RequestKind.REBUILD, node=standby.name)
+        await stage.until(lambda: stage.record().duty(standby.name).kind is DutyKind.REBUILD)
+        await asyncio.sleep(0.5)
+        await stage.order(2, RequestKind.PAUSE)
+        await stage.until(lambda: stage.record().phase is Phase.PAUSED)
+        await asyncio.sleep(10)
+        assert begun == []
+        await stage.order(3, RequestKind.RESUME)
+        await stage.until(lambda: bool(begun), 20)
 
     play(scene)
 

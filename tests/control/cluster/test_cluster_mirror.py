@@ -58,3 +58,14 @@ async def test_an_entry_from_after_the_listing_stays() -> None:
     store.meanwhile = lambda: mirror.note(Put(KEY, b"new"), 125)
     await mirror.refresh()
     assert mirror.get(KEY).value == b"new"
+
+
+async def test_what_comes_after_a_listing_is_new() -> None:
+    """Also when something else was heard from the store before, which might have been a backlog's beginning."""
+    store = Lists()
+    mirror = mirror_of(store)
+    mirror.note(Put(KEY, b"the first that was answered"), 125)
+    assert mirror.contact_s > 1.0
+    store.listing = Listing((Item(KEY, b"the first that was answered", 125),), 125)
+    await mirror.refresh()
+    assert mirror.contact_s == 1.0

@@ -68,3 +68,25 @@ def test_an_agent_that_dies_in_a_promotion_goes_on_with_it() -> None:
         assert winner.promoted_epoch == epoch
 
     play(scene, POSTGRES)
+
+
+def test_a_crown_is_not_obeyed_on_what_was_not_heard() -> None:
+    """The store falls silent before its lease of contact is over: nobody knows who is spoken of there, so it waits."""
+
+    async def scene(stage: Stage) -> None:
+        await born(stage)
+        winner = await crowned(stage)
+        epoch, lease_s = stage.record().epoch, stage.service.timers.lease_ms / 1000
+        stage.agents[winner.node.host].die()
+        promotions_take(stage, 0.03)
+        stage.start(winner.node.host)
+        await asyncio.sleep(0.6 * lease_s)
+        stage.outage(away=True)
+        for _ in range(int(0.9 * lease_s / 0.05)):
+            await asyncio.sleep(0.05)
+            assert winner.promoted_epoch < epoch
+        stage.outage(away=False)
+        await stage.until(lambda: winner.open, 20, write=False)
+        assert winner.promoted_epoch == epoch
+
+    play(scene, POSTGRES)

@@ -89,6 +89,28 @@ async def test_losses_are_told(bench: PostgresBench) -> None:
     assert len(told) == 2
 
 
+async def test_a_timeline_since_the_last_restart_point_is_no_loss(bench: PostgresBench) -> None:
+    """A standby went on into a new timeline and died: what it has of it is its source's too, and stays in its log."""
+    told: list[LossReport] = []
+    bench.drivers[C]._discarded = told.append
+    await level(bench)
+    for name in (C, B):
+        await do(bench, Freeze, name, 2)
+    await do(bench, Close, A, 2)
+    await do(bench, Promote, B, 2, sync=NOBODY)
+    await do(bench, Open, B, 2)
+    await do(bench, Follow, C, 2, source=B)
+    await write(bench, B, "new")
+    async with asyncio.timeout(PATIENCE_S):
+        while "new" not in await bench.history(C):
+            await asyncio.sleep(0.02)
+    await do(bench, Close, C, 2)
+    await do(bench, Rejoin, C, 2, source=B)
+    await do(bench, Close, C, 2)
+    await do(bench, Rebuild, C, 2, source=B, since=2, consent=False)
+    assert not told
+
+
 async def test_check(bench: PostgresBench) -> None:
     """A node that runs below us, or fits, has no fault; one that was never ours is looked at closely."""
     driver = bench.drivers[A]

@@ -32,7 +32,7 @@ from understudy.core.actions import (
 from understudy.core.clock import Now
 from understudy.core.clusters import obey
 from understudy.core.errors import Refused
-from understudy.core.record import ClusterRecord, Duty, DutyKind
+from understudy.core.record import ClusterRecord, Duty, DutyKind, Phase
 from understudy.core.report import OwnLease, Promise, Running
 from understudy.drivers.base import NeedsRebuild
 
@@ -51,6 +51,8 @@ class Executor:
         """What is done, or was done last."""
         self._reign: dict[str, Any] = {}
         """What the next agent must know, should it be started while the store is away."""
+        self._paused = False
+        """Whether the newest record says so."""
         self._progress: int | None = None
         self._ended_s = -inf
         self._idle: tuple[object, ...] = ()
@@ -59,6 +61,7 @@ class Executor:
     def tick(self, now: Now, record: ClusterRecord | None) -> float:
         """Do the next thing; when to come again."""
         lane = self.lane
+        self._paused = record is not None and record.phase is Phase.PAUSED
         self._look_at_progress(now.boot_s)
         if lane.expired(now.boot_s):
             self._end(now.boot_s, f"{_words(self._action)} did not end in time")
@@ -94,11 +97,10 @@ class Executor:
     def _next(self, now: Now, record: ClusterRecord) -> float:
         state, report = self._state, self._state.report
         armed = state.lease.epoch == record.epoch and state.lease.deadline_s > now.boot_s
-        ripe = state.lease.ripe_s <= now.boot_s
         promise = Promise() if self._moot(record) else state.promise
         bound = promise.epoch != record.epoch and promise.until_s > now.boot_s
-        wake_s = min(promise.until_s if bound else inf, inf if ripe else state.lease.ripe_s)
-        looked_at = (record, report, armed, ripe, bound)
+        wake_s = promise.until_s if bound else inf
+        looked_at = (record, report, armed, state.lease.ripe, bound)
         if report is None or (self._idle and all(map(is_, looked_at, self._idle))):
             return wake_s
         actions = obey(record, report, state.lease, promise, now, self._timers)
@@ -131,8 +133,9 @@ class Executor:
         state, failure = self._state, ""
         try:
             await state.remember(**self._before(action, serial))
-            await state.own.driver.perform(action)
-            await state.remember(**_after(action))
+            if not self._paused:  # it may have become so while the disk was written
+                await state.own.driver.perform(action)
+                await state.remember(**_after(action))
         except NeedsRebuild as fault:
             failure = str(fault)
             await state.remember(needs_rebuild=True)

@@ -106,7 +106,7 @@ class Mirror:
         known = self._newest
         listing = await self._store.list(self._prefix)
         back = listing.revision < known
-        anew = self._heard(self._clock.now().boot_s, anew=back)
+        self._heard(self._clock.now().boot_s, anew=back)
         if not self.ready:
             self.began_s = self._clock.now().boot_s
             self.ready = True
@@ -122,8 +122,8 @@ class Mirror:
                 self._take(key, None, listing.revision, back=back)
         if back:
             self._newest = listing.revision
-        if anew:
-            self.contact_s = self._clock.now().boot_s  # a listing has no backlog: what comes now is from after it
+        # whoever was answered first: a listing has no backlog, what comes now is from after it
+        self.contact_s = min(self.contact_s, self._clock.now().boot_s)
         return listing.revision
 
     def _take(self, key: str, value: bytes | None, revision: int, *, back: bool = False) -> None:
@@ -138,10 +138,8 @@ class Mirror:
         sight = self._sights[key] = Sight(key, value, revision, now_s, content(value))
         self._changed(before, sight)
 
-    def _heard(self, now_s: float, *, anew: bool = False) -> bool:
-        """The store has spoken; whether contact begins anew: after a whole lease of silence, or as it has gone back."""
-        anew = anew or now_s - self._heard_s > self._gap_s
-        self._heard_s = now_s
-        if anew:
+    def _heard(self, now_s: float, *, anew: bool = False) -> None:
+        """The store has spoken; contact begins anew after a whole lease of silence, or as it has gone back."""
+        if anew or now_s - self._heard_s > self._gap_s:
             self.contact_s = now_s + BACKLOG_S
-        return anew
+        self._heard_s = now_s

@@ -28,7 +28,7 @@ from understudy.core.cluster import Node
 from understudy.core.codec import Undecodable
 from understudy.core.errors import Refused
 from understudy.core.quorum import promised
-from understudy.core.record import ClusterRecord, Phase
+from understudy.core.record import ClusterRecord
 from understudy.core.report import OwnLease, Promise, Running
 from understudy.core.text import Name
 from understudy.store.base import Outcome, StoreFault
@@ -125,6 +125,7 @@ class Tenure:
         self._taken_up: tuple[int, float] = (0, 0.0)
         """Of which epoch a lease was found, and in which contact with the store."""
         self._ripe_s = 0.0
+        """0: that lease counts for a promotion; else from when on a renewal may make it count."""
 
     @property
     def lanes(self) -> tuple[Lane, ...]:
@@ -161,7 +162,7 @@ class Tenure:
         if self._lane.expired(now_s):
             self._ask(now_s)
         if not self._lane.busy and (now_s >= self._due_s or self._guard_is_new(lease)):
-            self._ripen(lease.epoch, sight.since_s)
+            self._take_up(lease.epoch, sight.since_s)
             claim = self._claim(sight, lease, now_s)
             self._due_s = next_beat_s(now_s, self._timers.renew_ms)
             self._tried = self._state.generation
@@ -243,7 +244,8 @@ class Tenure:
             self._ask(self._ports.clock.now().boot_s)
             return False
         self._mirror.note(claim.put, outcome.revision)
-        return await self._arm(claim.lease.epoch, claim.sent_s + claim.lease.duration_ms / 1000, by_promises=0)
+        armed = await self._arm(claim.lease.epoch, claim.sent_s + claim.lease.duration_ms / 1000, by_promises=0)
+        return await self._ripens(claim) or armed
 
     async def _arm(self, epoch: int, deadline_s: float, *, by_promises: int) -> bool:
         """Move the guard's deadline; whether that is news."""
@@ -255,22 +257,41 @@ class Tenure:
         except Refused:
             state.lease = OwnLease()  # the engine is not there, or is being killed: its own look says so
             return before.epoch > 0
-        state.lease = OwnLease(epoch, deadline_s, self._ripe_s)
+        state.lease = OwnLease(epoch, deadline_s, ripe=not self._ripe_s)
         rested, self._by_promises = self._by_promises, by_promises
         return before.epoch != epoch or rested != by_promises
 
-    def _ripen(self, epoch: int, seen_s: float) -> None:
-        """From when on a lease that was seen then counts for a promotion.
+    def _take_up(self, epoch: int, seen_s: float) -> None:
+        """From when on a lease that was seen then may count for a promotion.
 
         At once if it was seen to come. Else the store may have been put back to a state from before other reigns: then
         those who took part in them say so in their reports, within a lease of contact.
         """
-        mirror, record, lease_s = self._mirror, self._record, self._timers.lease_ms / 1000 * (1 + DRIFT)
-        if self._taken_up != (epoch, mirror.contact_s):
-            self._taken_up = (epoch, mirror.contact_s)
-            self._ripe_s = 0.0 if seen_s > mirror.contact_s else mirror.contact_s + lease_s
-        elif self._ripe_s and record is not None and record.phase is Phase.PROMOTING and self._surpassed(epoch):
-            self._ripe_s = self._ports.clock.now().boot_s + lease_s
+        contact_s, (known, _) = self._mirror.contact_s, self._taken_up
+        if self._taken_up != (epoch, contact_s):
+            self._taken_up = (epoch, contact_s)
+            fresh = epoch != known and seen_s > contact_s
+            self._ripe_s = 0.0 if fresh else contact_s + self._timers.lease_ms / 1000 * (1 + DRIFT)
+
+    async def _ripens(self, claim: Claim) -> bool:
+        """Whether that renewal makes the lease count: it was sent late enough, and nobody has spoken of a higher epoch.
+
+        Only a renewal says that the store is still heard: what others said in the meantime is not known without it.
+        """
+        if not self._ripe_s or claim.sent_s < self._ripe_s:
+            return False
+        try:
+            await self._mirror.refresh()
+        except StoreFault:
+            return False
+        if self._taken_up != (claim.lease.epoch, self._mirror.contact_s):
+            return False  # the store has gone back just now
+        if self._surpassed(claim.lease.epoch):
+            self._ripe_s = claim.sent_s + self._timers.lease_ms / 1000 * (1 + DRIFT)
+            return False
+        self._ripe_s = 0.0
+        self._state.lease = replace(self._state.lease, ripe=True)
+        return True
 
     def _surpassed(self, epoch: int) -> bool:
         """Whether anybody's report carries a higher epoch."""

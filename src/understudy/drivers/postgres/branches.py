@@ -13,6 +13,7 @@ import json
 import os
 import re
 import struct
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,6 +180,20 @@ def position(log: Log, timeline: int | None, offset: int, account: Account, *, f
     if found != kept:
         _keep(log, found, account)
     return Position(tuple(branches), offset)
+
+
+def gone_on(log: Log, timeline: int, offset: int, account: Account) -> Position:
+    """As `position`, and on into every newer timeline that the log goes on to from there, replayed or not.
+
+    A standby's control file knows of a timeline only from its next restart point on.
+    """
+    for number in reversed(log.timelines()):
+        line = _line(log, number)
+        start = line[-1][1]
+        ours = timeline in {before for before, _ in line[:-1]} and offset <= start
+        if ours and log.first_record(number, start, sys.maxsize) is not None:
+            timeline, offset = number, max(offset, log.record_end(number, start) or start)
+    return position(log, timeline, offset, account)
 
 
 def learn(data: Path, told: str, account: Account, offset: int | None = None) -> None:

@@ -200,7 +200,8 @@ class Sight:
         control = await control_file.read(self._tools(), self._engine.place.data)
         timeline, at_least = control.newest_timeline, max(control.checkpoint, control.redo, control.min_recovery)
         data, account = self._engine.place.data, self._tools().account
-        return await self._files.do(lambda: branches.position(Log.of(data), timeline, at_least, account), ANSWER_S)
+        look = branches.gone_on if control.state.standby else branches.position
+        return await self._files.do(lambda: look(Log.of(data), timeline, at_least, account), ANSWER_S)
 
     # ---- while it runs ----
 
