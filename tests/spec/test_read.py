@@ -110,7 +110,7 @@ def test_the_full_sample_has_every_field():
         for field in dataclasses.fields(value)
         if all(getattr(other, field.name) == field.default for other in values if type(other) is type(value))
     }
-    nobody_asked_for = {f"Timers.{field}" for field in ("rejoin_ms", "handover_ms", "failback_ms")}
+    nobody_asked_for = {f"Timers.{field}" for field in ("rejoin_ms", "handover_ms", "failback_ms", "stall_ms")}
     assert unset - {"ClusterService.version"} == nobody_asked_for  # the version is the store's
 
 
