@@ -43,13 +43,13 @@ async def write(bench: PostgresBench, name: Name, word: str) -> int:
     return int(xid)
 
 
-async def level(bench: PostgresBench) -> None:
-    """Wait until all have the same."""
+async def level(bench: PostgresBench, nodes: tuple[Name, ...] = NODES) -> None:
+    """Wait until these have the same."""
     seen: dict[Name, tuple[str, ...]] = {}
     try:
         async with asyncio.timeout(PATIENCE_S):
-            while len(set(seen.values())) != 1 or len(seen) < len(NODES):
-                seen = {name: await bench.history(name) for name in NODES}
+            while len(set(seen.values())) != 1 or len(seen) < len(nodes):
+                seen = {name: await bench.history(name) for name in nodes}
                 await asyncio.sleep(0.02)
     except TimeoutError:
         logs = [path.read_text()[-2000:] for path in bench.root.glob("*/data.understudy/run/*.log")]
@@ -101,9 +101,7 @@ async def test_a_timeline_since_the_last_restart_point_is_no_loss(bench: Postgre
     await do(bench, Open, B, 2)
     await do(bench, Follow, C, 2, source=B)
     await write(bench, B, "new")
-    async with asyncio.timeout(PATIENCE_S):
-        while "new" not in await bench.history(C):
-            await asyncio.sleep(0.02)
+    await level(bench, (B, C))
     await do(bench, Close, C, 2)
     await do(bench, Rejoin, C, 2, source=B)
     await do(bench, Close, C, 2)
