@@ -170,6 +170,7 @@ async def test_started_by_hand(cluster: Cluster) -> None:
     tools = bench.drivers[A]._tools()
     command = [tools.path("postgres"), "-D", str(bench.data(A)), "-c", f"config_file={bench.data(A)}/postgresql.conf"]
     own = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={bench.data(A).with_name('data.understudy')}/run"]
+    own += ["-c", "max_wal_senders=20"]  # with fewer than understudy's it would end at once
     by_hand = await asyncio.create_subprocess_exec(
         *command,
         *own,
@@ -185,8 +186,9 @@ async def test_started_by_hand(cluster: Cluster) -> None:
             await cluster.see(A)
         with pytest.raises(DriverFault, match="by our hand"):
             await cluster.do(Start, A, 2)
+        assert by_hand.returncode is None
         await cluster.do(Close, A, 2)
-        assert await asyncio.wait_for(by_hand.wait(), PATIENCE_S) != 0
+        assert await asyncio.wait_for(by_hand.wait(), PATIENCE_S) == -signal.SIGKILL
     finally:
         if by_hand.returncode is None:
             by_hand.kill()

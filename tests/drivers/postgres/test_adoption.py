@@ -83,7 +83,7 @@ class Up:
 
 @pytest.fixture
 def up(root: Path, template: Path) -> Iterator[Up]:
-    """A primary and a standby, made by hand and stopped; a directory for a third."""
+    """A primary and a standby, made by hand, with a failover in their past, and stopped; a directory for a third."""
     for name in ("a", "b"):
         copy_tree(template / name, root / name)
         (root / name / KEPT).unlink(missing_ok=True)
@@ -91,8 +91,9 @@ def up(root: Path, template: Path) -> Iterator[Up]:
             file.write("max_prepared_transactions = 10\n")
     b = Engine("b", root)
     a = Engine("a", root)
-    a.start()
+    a.start(standby=True)
     b.start(a)
+    a.promote()
     a.rows("INSERT INTO t SELECT generate_series(1, 1000)")
     b.caught_up(a)
     a.stop()
@@ -102,13 +103,14 @@ def up(root: Path, template: Path) -> Iterator[Up]:
     up = Up(root)
     yield up
     up.end()
+    sys.stdout.write(up.said)  # pytest shows it with what failed
 
 
 def test_adoption(up: Up) -> None:
     """An existing primary with its standby and an empty directory become a cluster: all data is there, all stream."""
     up.start()
     count = "SELECT count(*) FROM t"
-    until(lambda: up.ask("write", count) == [(1000,)], "the port for writing leads to the data: " + up.said)
+    until(lambda: up.ask("write", count) == [(1000,)], "the port for writing leads to the data")
     streams = "SELECT DISTINCT application_name FROM pg_stat_replication WHERE state = 'streaming'"
     until(lambda: len(up.ask("write", streams)) == 2, "both others stream")
     assert up.ask("write", "INSERT INTO t VALUES (1001) RETURNING n") == [(1001,)]

@@ -1,7 +1,9 @@
 """What the driver does about its node's data beyond the port: losses are told, and bad data is refused."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 
 import pytest
 from tests.contract.postgres_bench import DEADLINE_MS, PostgresBench
@@ -9,8 +11,11 @@ from tests.contract.postgres_bench import PASSWORD as RIGHT
 from tests.drivers.postgres.real import PATIENCE_S
 
 from understudy.core.actions import Action, Close, Follow, Freeze, Open, Promote, Rebuild, Rejoin, StopGracefully
+from understudy.core.lineage import contains
 from understudy.core.record import SyncConfig
+from understudy.core.report import Running
 from understudy.core.text import Name
+from understudy.drivers.base import Observation
 from understudy.drivers.postgres import beside, client
 from understudy.drivers.postgres.rejoin import LossReport
 
@@ -49,8 +54,9 @@ async def level(bench: PostgresBench, nodes: tuple[Name, ...] = NODES) -> None:
     try:
         async with asyncio.timeout(PATIENCE_S):
             while len(set(seen.values())) != 1 or len(seen) < len(nodes):
-                seen = {name: await bench.history(name) for name in nodes}
                 await asyncio.sleep(0.02)
+                with suppress(client.SqlFault):  # a standby that is not there yet may not even have the table
+                    seen = {name: await bench.history(name) for name in nodes}
     except TimeoutError:
         logs = [path.read_text()[-2000:] for path in bench.root.glob("*/data.understudy/run/*.log")]
         raise AssertionError(f"never level: {seen}\n" + "\n".join(logs)) from None
@@ -107,6 +113,28 @@ async def test_a_timeline_since_the_last_restart_point_is_no_loss(bench: Postgre
     await do(bench, Close, C, 2)
     await do(bench, Rebuild, C, 2, source=B, since=2, consent=False)
     assert not told
+
+
+async def test_a_standby_stopped_in_order_tells_all_that_it_has(bench: PostgresBench) -> None:
+    """Its position is the end of its log, replayed or not: what it is told to have is never too little."""
+    await level(bench)
+    driver = bench.drivers[B]
+    await client.once(driver._engine.conninfo("test"), "SELECT pg_wal_replay_pause()")
+    await write(bench, A, "not replayed")
+    has = (await bench.drivers[A].observe()).position
+    await until(bench, B, lambda seen: seen.position is not None and contains(seen.position, has))
+    assert (await driver.observe()).replay_lag_bytes > 0
+    await bench.processes[B].signal(signal.SIGINT)
+    seen = await until(bench, B, lambda seen: seen.running is Running.DEAD and seen.position is not None)
+    assert contains(seen.position, has)
+    assert not seen.clean_stop
+
+
+async def until(bench: PostgresBench, name: Name, true: Callable[[Observation], bool]) -> Observation:
+    async with asyncio.timeout(PATIENCE_S):
+        while not true(seen := await bench.drivers[name].observe()):  # noqa: ASYNC110  engines are looked at
+            await asyncio.sleep(0.02)
+    return seen
 
 
 async def test_check(bench: PostgresBench) -> None:

@@ -328,12 +328,13 @@ def paused_acts(spade: Spade) -> None:
     """Agents do not look at the phase."""
 
     def make(real: Any) -> Any:
-        def obey(record: ClusterRecord, *rest: Any) -> Any:
-            return real(replace(record, phase=Phase.STEADY) if record.phase is Phase.PAUSED else record, *rest)
+        def tick(self: Any, now: Any, record: ClusterRecord | None) -> float:
+            paused = record is not None and record.phase is Phase.PAUSED
+            return real(self, now, replace(record, phase=Phase.STEADY) if paused else record)
 
-        return obey
+        return tick
 
-    spade.plant(executor, "obey", make)
+    spade.plant(executor.Executor, "tick", make)
 
 
 def failback_without_hold(spade: Spade) -> None:

@@ -183,7 +183,12 @@ def position(log: Log, timeline: int | None, offset: int, account: Account, *, f
 
 
 def gone_on(log: Log, timeline: int, offset: int, account: Account) -> Position:
-    """As `position`, and on into every newer timeline that the log goes on to from there, replayed or not.
+    """As `position`, and on into every newer timeline that the log goes on to from there, replayed or not."""
+    return position(log, *newest(log, timeline, offset), account)
+
+
+def newest(log: Log, timeline: int, offset: int) -> tuple[int, int]:
+    """The timeline that the log goes on to from this place, replayed or not, and up to where at least.
 
     A standby's control file knows of a timeline only from its next restart point on.
     """
@@ -193,7 +198,7 @@ def gone_on(log: Log, timeline: int, offset: int, account: Account) -> Position:
         ours = timeline in {before for before, _ in line[:-1]} and offset <= start
         if ours and log.first_record(number, start, sys.maxsize) is not None:
             timeline, offset = number, max(offset, log.record_end(number, start) or start)
-    return position(log, timeline, offset, account)
+    return timeline, offset
 
 
 def learn(data: Path, told: str, account: Account, offset: int | None = None) -> None:

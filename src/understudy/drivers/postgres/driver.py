@@ -133,12 +133,14 @@ class PostgresDriver:
     async def perform(self, action: Action) -> None:
         """Do it, to the end."""
         self._stop_watching()
+        self._sight.data_change()
         if self._telling is not None:
             self._telling.cancel()
             await asyncio.wait({self._telling})
         try:
             await self._perform(action)
         finally:
+            self._sight.data_change()
             self._tell_engine()
 
     async def _perform(self, action: Action) -> None:  # noqa: C901  one line for each action

@@ -19,10 +19,11 @@ from understudy.core.record import SyncConfig
 from understudy.core.report import Running
 from understudy.core.text import Name
 from understudy.drivers.base import DriverFault, Observation
-from understudy.drivers.postgres import branches, control_file, copying, lsn, settings, theirs
+from understudy.drivers.postgres import branches, control_file, copying, lsn, settings, theirs, wal
 from understudy.drivers.postgres.aside import Aside
 from understudy.drivers.postgres.branches import Log
 from understudy.drivers.postgres.client import Row, once
+from understudy.drivers.postgres.control_file import ControlFile, Ended
 from understudy.drivers.postgres.process import Engine, runs_unguarded
 from understudy.drivers.postgres.sources import Sources
 from understudy.drivers.postgres.tools import Tools
@@ -33,6 +34,8 @@ ANSWER_S = 0.3
 PROBE_GIVEN_UP_S = 5.0
 """After that a write probe is given up and another may begin."""
 PROBE_EVERY_S = 0.9
+END_FOUND_S = 60.0
+"""How long it may take to read how far a dead standby's log goes."""
 _SLOW_S = 1.0
 """Standbys that have not acknowledged a write after that time do not acknowledge."""
 
@@ -96,7 +99,7 @@ class _Found:
     """What the files of a dead engine say at once."""
 
     empty: bool
-    ended: control_file.Ended | None
+    ended: Ended | None
 
 
 class Link:
@@ -125,6 +128,7 @@ class Sight:
         self._tools = tools
         self._files = Aside(f"{engine.place.name}'s data")
         self._witness = Aside(f"{engine.place.name}'s disk")
+        self._long_reads = Aside(f"{engine.place.name}'s log")
         self._life = ""
         self._exhausted = False
         self._opening: int | None = None
@@ -135,6 +139,9 @@ class Sight:
         self._writing = Trial(self._write, PROBE_EVERY_S, ANSWER_S)
         self._flushing = Trial(self._flush, PROBE_EVERY_S, ANSWER_S)
         self._learning = Trial(self._learn, PROBE_EVERY_S, ANSWER_S)
+        self._finding = Trial(self._find_end, PROBE_EVERY_S, ANSWER_S)
+        self._end: tuple[Ended, Position] | None = None
+        """How far the log goes of a standby that was stopped in order."""
         self._last: Observation | None = None
         """Of this life."""
         self._log: Log | None = None
@@ -151,6 +158,12 @@ class Sight:
         self._writing.end()
         self._flushing.end()
         self._learning.end()
+        self.data_change()
+
+    def data_change(self) -> None:
+        """To be called before and after anything that may change the data of a dead engine."""
+        self._finding.end()
+        self._end = None
 
     async def look(self) -> Observation:
         """All of it. Raises DriverFault when nothing can be said."""
@@ -182,18 +195,34 @@ class Sight:
     async def _dead(self, found: _Found) -> Observation:
         position = None
         ended = found.ended
-        if ended is not None and ended.primary:
+        if ended is not None and not ended.primary:
+            return Observation(Running.DEAD, empty=found.empty, position=self._found_end(ended))
+        if ended is not None:
             with suppress(Refused):
                 position = await self._files.do(lambda: self._end_of(ended), ANSWER_S)
         return Observation(Running.DEAD, empty=found.empty, position=position, clean_stop=position is not None)
 
-    def _end_of(self, ended: control_file.Ended) -> Position:
-        """Where the record of the last checkpoint ends: after a clean stop nothing comes behind it."""
+    def _end_of(self, ended: Ended) -> Position:
+        """Where the record of the last checkpoint ends: after a clean stop of a primary nothing comes behind it."""
         log = Log.of(self._engine.place.data)
         end = log.record_end(ended.timeline, ended.checkpoint)
         if end is None:
             raise DriverFault("The record of its last checkpoint is not in its log.")
-        return branches.position(log, ended.timeline, end, self._tools().account)
+        return branches.position(log, ended.timeline, end, self._tools().account, first=True)
+
+    def _found_end(self, ended: Ended) -> Position | None:
+        """How far the log of this standby goes, once that is found out; it may have more than it has replayed."""
+        if self._end is None or self._end[0] != ended:
+            self._finding.fails()
+            return None
+        return self._end[1]
+
+    async def _find_end(self) -> None:
+        data, tools = self._engine.place.data, self._tools()
+        ended = await self._files.do(lambda: control_file.ended_in_order(data), ANSWER_S)
+        control = await control_file.read(tools, data)
+        end = await self._long_reads.do(lambda: _end_of_log(Log.of(data), control, tools), END_FOUND_S)
+        self._end = None if ended is None else (ended, end)
 
     async def history(self) -> Position:
         """Which history the data of a dead engine is of, and at least how far. Raises DriverFault."""
@@ -318,6 +347,14 @@ class Sight:
         """Write a few bytes beside the data, and have them on the disk."""
         place = self._engine.place
         theirs.put(place.ours / "witness", f"{time.monotonic_ns()}\n", self._tools().account, flush=True)
+
+
+def _end_of_log(log: Log, control: ControlFile, tools: Tools) -> Position:
+    at_least = max(control.checkpoint, control.redo, control.min_recovery)
+    timeline, start = branches.newest(log, control.newest_timeline, at_least)
+    left = wal.Stretch(timeline, start)
+    end = wal.end(log, left, wal.read(tools, log, left))
+    return branches.position(log, timeline, end, tools.account, first=True)
 
 
 def _said(row: Row) -> Said:
