@@ -73,7 +73,7 @@ def draw(seed: int) -> Plan:
     count = len(service.nodes)
     hosts = tuple(f"h{number}" for number in range(1, count + 1 + random.choice((0, 0, 1))))
     observers_only = theme == "mute" or (not theme and random.random() < 0.15 and count > 1)
-    faulty_s = 40.0 + 260.0 * random.random()
+    faulty_s = _faulty_s(random, service, theme)
     plan = Plan(
         seed=seed,
         service=service,
@@ -94,6 +94,15 @@ def draw(seed: int) -> Plan:
         write_every_s=random.choice((0.3, 1.0, 2.0)),
     )
     return with_changes(plan)
+
+
+def _faulty_s(random: Random, service: ClusterService, theme: str) -> float:
+    """Its length is drawn in leases, since that is what troubles take: most runs are short, so that there are many.
+
+    How often something fails back is measured in minutes, whatever the lease.
+    """
+    leases = 4.0 + 20.0 * random.random() ** 2
+    return (120.0 if theme == "preferred_dies" else 25.0) + leases * service.timers.lease_ms / 1000
 
 
 def bound_s(timers: Timers) -> float:
