@@ -429,7 +429,8 @@ class World(Plots):
         self._after(fault, self._mend, fresh)
 
     def _mend(self, pairs: list[tuple[str, str]]) -> None:
-        for one, two in pairs:
+        """End a cut; one from before everything was healed has ended then, and what is cut since is another's."""
+        for one, two in pairs if self.scheduler.now_s <= self.plan.faulty_s else ():
             self.network.heal(one, two)
 
     def _do_weather(self, host: Host, fault: Fault) -> None:

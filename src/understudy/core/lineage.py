@@ -56,6 +56,15 @@ def contains(mine: Position, other: Position) -> bool:
     return _related(mine, other) and lacks_bytes(mine, other) == 0
 
 
+def promoted_from(mine: Position, other: Position) -> bool:
+    """Whether mine goes on where other's own branch ends, on one that begins with a promotion.
+
+    That may end a little before other: what was received of a record that is not there as a whole is no history.
+    """
+    shared = len(other.branches)
+    return len(mine.branches) > shared and mine.branches[:shared] == other.branches
+
+
 def relate(mine: Position, other: Position) -> Relation:
     """What `mine` is to `other`."""
     if contains(mine, other):

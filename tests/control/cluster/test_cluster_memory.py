@@ -4,8 +4,10 @@ import asyncio
 
 from tests.control.cluster.stage import Stage, born, play, well
 
+from understudy.core.lineage import Branch, Position, promoted_from
 from understudy.core.record import DutyKind
-from understudy.drivers.fake import POSTGRES, REDIS
+from understudy.core.text import Name
+from understudy.drivers.fake import POSTGRES, REDIS, FakeEngine
 
 
 def host_crash(stage: Stage) -> None:
@@ -119,3 +121,39 @@ def test_promises_are_asked_of_those_that_count_now() -> None:
         assert facts.facts.electorates == stage.record().electorates
 
     play(scene, POSTGRES)
+
+
+def test_less_data_after_a_promotion_that_was_cut_short() -> None:
+    """A candidate whose machine dies as its promotion begins, and whose disk comes back with less, does not win."""
+
+    async def scene(stage: Stage) -> None:
+        await born(stage)
+        await asyncio.sleep(1)  # everybody has told how far it is
+        stage.primary().kill()
+        lives = stage.doom.touch
+
+        async def touch(host: Name, what: str) -> None:
+            if what == "before Promote" and not struck:
+                struck.append(next(engine for engine in stage.engines if engine.node.host == host))
+                stage.agents[host].die()
+                struck[0].kill()
+                struck[0].lose(10)
+                stage.start(host)
+                await asyncio.sleep(3600)  # the cancellation of a dead agent's work comes here
+            await lives(host, what)
+
+        struck: list[FakeEngine] = []
+        stage.doom.touch = touch
+        await stage.until(lambda: bool(struck) and stage.disks[struck[0].name].facts.less_data, 20)
+        await well(stage)
+        assert not stage.lost()
+
+    play(scene, POSTGRES)
+
+
+def test_a_promotion_that_ends_before_a_torn_record_is_not_less_data() -> None:
+    """What was received of a record that never came as a whole is no history: whoever was promoted has not lost it."""
+    received = Position((Branch("1", 0),), 1800)
+    assert promoted_from(Position((Branch("1", 0), Branch("2", 1795)), 1900), received)
+    assert not promoted_from(Position((Branch("1", 0),), 1795), received)
+    assert not promoted_from(Position((Branch("1", 10), Branch("2", 1795)), 1900), received)

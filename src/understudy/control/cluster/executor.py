@@ -171,7 +171,7 @@ class Executor:
         """Whether the node may rightly have less afterwards."""
         report = self._state.report
         alive = report is not None and report.running is Running.UP
-        return isinstance(action, Bootstrap | Promote | Rejoin | Rebuild) or (isinstance(action, Follow) and alive)
+        return isinstance(action, Bootstrap | Rejoin | Rebuild) or (isinstance(action, Follow) and alive)
 
 
 def _after(action: Action) -> dict[str, Any]:
@@ -183,7 +183,7 @@ def _after(action: Action) -> dict[str, Any]:
         case Close() | StopGracefully():
             marks = {"closed_epoch": action.epoch}
         case Promote():
-            marks = {"closed_epoch": 0, "less_data": False}
+            marks = {"closed_epoch": 0, "less_data": False, "reached": None}
         case Rejoin():
             marks = {"closed_epoch": 0}
         case Bootstrap():

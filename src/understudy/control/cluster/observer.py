@@ -15,7 +15,7 @@ from understudy.control.cluster.ports import NodeFacts, Ports
 from understudy.control.keys import cluster_report
 from understudy.core.codec import Undecodable, decode, encode
 from understudy.core.errors import Refused
-from understudy.core.lineage import Position, contains
+from understudy.core.lineage import Position, contains, promoted_from
 from understudy.core.report import NodeReport, Running
 from understudy.drivers.base import Observation
 from understudy.store.base import Put, StoreFault
@@ -120,7 +120,7 @@ class Observer:
             self._last = None
             return
         if seen.position is not None and facts.reached is not None and not facts.less_data:
-            if not contains(seen.position, facts.reached):
+            if not (contains(seen.position, facts.reached) or promoted_from(seen.position, facts.reached)):
                 await self._state.remember(less_data=True)
         elif seen.running is Running.DEAD and self._last is not None:
             await self._state.remember(reached=self._last)
