@@ -43,7 +43,7 @@ class Person:
         self._world.scheduler.later(LOOKS_EVERY_S, self._look)
 
     def _look(self) -> None:
-        world, record = self._world, self._world.checker.record
+        world, record = self._world, self._world.stored
         if record is not None and record.phase is Phase.PAUSED:
             self.asks(RequestKind.RESUME, None)
         elif record is not None and record.phase is Phase.BLOCKED and record.blocked is not None:

@@ -559,9 +559,15 @@ class World(Plots):
         return any(node.priority and self.sites[node.name].engine.data.position is not None for node in spec.nodes)
 
     @property
+    def stored(self) -> ClusterRecord | None:
+        """The record that is in the store now, after a restore an old one; the checker goes by the newest ever."""
+        item = self.store.memory._items.get(cluster_record(self.plan.service.name))
+        return decode(ClusterRecord, item.value) if item is not None else None
+
+    @property
     def paused(self) -> bool:
         """Whether the stored record says so."""
-        record = self.checker.record
+        record = self.stored
         return record is not None and record.phase is Phase.PAUSED
 
 
