@@ -7,6 +7,7 @@ seed gives the same run, byte for byte.
 import re
 import traceback
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from math import inf
 from random import Random
 
@@ -562,13 +563,18 @@ class World(Plots):
     def stored(self) -> ClusterRecord | None:
         """The record that is in the store now, after a restore an old one; the checker goes by the newest ever."""
         item = self.store.memory._items.get(cluster_record(self.plan.service.name))
-        return decode(ClusterRecord, item.value) if item is not None else None
+        return _record(item.value) if item is not None else None
 
     @property
     def paused(self) -> bool:
         """Whether the stored record says so."""
         record = self.stored
         return record is not None and record.phase is Phase.PAUSED
+
+
+@lru_cache(maxsize=4)
+def _record(value: bytes) -> ClusterRecord:
+    return decode(ClusterRecord, value)
 
 
 _FROZEN = re.compile(rb'"frozen_epoch":([0-9]+)')
