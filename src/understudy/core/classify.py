@@ -7,7 +7,7 @@ from understudy.core.adoption import adoptable, foreign
 from understudy.core.cluster import Timers
 from understudy.core.election import Election, elect
 from understudy.core.failover_mode import FailoverMode
-from understudy.core.health import Verdict, fresh, judge
+from understudy.core.health import Verdict, fresh, hears, judge
 from understudy.core.lineage import contains
 from understudy.core.record import ClusterRecord, DutyKind, Ground, Origin, Phase, wanted_sync
 from understudy.core.report import ClusterView, NodeReport, Running, marked, streams
@@ -121,15 +121,33 @@ def _handover(view: ClusterView, record: ClusterRecord) -> Handover:
     old, duty = view.report(record.primary), record.duty(record.primary)
     target = fresh(view, record.target)
     left = view.service.node(record.target) is None
-    if target is None or left or election.unfit(view, record, record.target):
+    whole = target is not None and old is not None and _has_all_of(target, old)
+    dead = target is not None and target.running is Running.DEAD and not whole
+    if target is None or left or dead or election.unfit(view, record, record.target):
         return Handover.FAILED
     if old is None or duty is None or old.record_serial < duty.since:
         return Handover.WAITING
     if old.failed_epoch == record.epoch:
         return Handover.FAILED
     stopped = old.running is Running.DEAD and old.clean_stop and old.closed_epoch >= record.epoch
-    whole = old.position is not None and target.position is not None and contains(target.position, old.position)
-    return Handover.READY if stopped and whole else Handover.WAITING
+    if stopped and whole:
+        return Handover.READY
+    return Handover.FAILED if stopped and _is_stuck(view, target, old) else Handover.WAITING
+
+
+def _has_all_of(target: NodeReport, old: NodeReport) -> bool:
+    return old.position is not None and target.position is not None and contains(target.position, old.position)
+
+
+def _is_stuck(view: ClusterView, target: NodeReport, old: NodeReport) -> bool:
+    """Whether the target will never have what it lacks of an old primary that has stopped.
+
+    That one sent all it had before it stopped, so nothing more comes to who hears nothing (the position was read after
+    the link). Who cannot say where it is hangs.
+    """
+    if target.position is None:
+        return view.phase_age_ms >= view.service.timers.hang_ms
+    return not hears(target, old.node, view.service.timers)
 
 
 def _converged(view: ClusterView, record: ClusterRecord) -> bool:

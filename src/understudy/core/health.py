@@ -84,11 +84,12 @@ def _could_do_better(view: ClusterView, record: ClusterRecord) -> list[str]:
     hearing: list[str] = []
     for name, report in heard(view).items():
         if name != record.primary and report.identity == record.identity and report.running is Running.UP:
-            (hearing if _hears(report, record.primary, view.service.timers) else deaf).append(str(name))
+            (hearing if hears(report, record.primary, view.service.timers) else deaf).append(str(name))
     return deaf if not hearing and len(deaf) > wanted_sync(record).acks else []
 
 
-def _hears(report: NodeReport | None, primary: Name | None, timers: Timers) -> bool:
+def hears(report: NodeReport | None, primary: Name | None, timers: Timers) -> bool:
+    """Whether its replication link to the primary stands and is not silent."""
     return report is not None and streams(report, primary) and (report.link_age_ms or 0) < timers.link_silent_ms
 
 
@@ -98,7 +99,7 @@ def _by_others(view: ClusterView, primary: Name) -> Verdict:
     if seen is not None and seen.reachable:
         return Verdict(Judged.MUTE, (silence, "its engine answers the steward"))
     others = [name for name, report in heard(view).items() if report.streaming_from == primary]
-    hearing = [str(name) for name in others if _hears(view.report(name), primary, timers)]
+    hearing = [str(name) for name in others if hears(view.report(name), primary, timers)]
     if hearing:
         return Verdict(Judged.MUTE, (silence, f"its engine is still heard by {listed(hearing)}"))
     if not others:
