@@ -160,7 +160,8 @@ def _engines(  # noqa: PLR0917  # all that engines are put together from
     from understudy.control.clusters import Engines
 
     assemble = partial(_assemble, spec, place, host, key, clock)
-    return Engines(host, assemble, router if host in spec.router_hosts else None, key)
+    keep_password = partial(_keep_password, spec, place, key)
+    return Engines(host, assemble, router if host in spec.router_hosts else None, key, keep_password)
 
 
 def _assemble(  # noqa: PLR0917  # all that a cluster's parts are put together from
@@ -178,13 +179,13 @@ def _assemble(  # noqa: PLR0917  # all that a cluster's parts are put together f
     from understudy.control.cluster.node_state import FileDisk
     from understudy.control.cluster.ports import OwnNode
     from understudy.control.clusters import EngineParts, Parts
+    from understudy.drivers.postgres.claim import Claim
     from understudy.drivers.postgres.driver import CAPABILITIES, PostgresDriver
     from understudy.drivers.postgres.prober import PostgresProber
     from understudy.drivers.postgres.tools import Account
 
     account = Account.named("postgres") if os.geteuid() == 0 else Account.own()
     password = _superuser_password(spec, service, key)
-    place.keep_password(service.name, service.superuser.name, password)
     kept = {one.own.node.name: one for one in before.engines} if before is not None else {}
     engines = []
     for engine in service.nodes:
@@ -203,7 +204,8 @@ def _assemble(  # noqa: PLR0917  # all that a cluster's parts are put together f
                 discarded=partial(_discarded, service.name, happened),
             )
             own = OwnNode(engine.node, driver, process, FileDisk(data.with_name(f"{data.name}.node")))
-            engines.append(EngineParts(own, driver, process))
+            claim = Claim(data, f"node {engine.name} of {spec.cluster}/{service.name}", account)
+            engines.append(EngineParts(own, driver, process, claim))
     prober = before.prober if before is not None else PostgresProber(service)
     if isinstance(prober, PostgresProber):
         prober.change(service)
@@ -221,6 +223,10 @@ def _discarded(service: Name, happened: "Callable[[Event], None]", report: "Loss
     }
     event = Event(EventKind.NODE_DISCARDED, f"{report.summary}.", service, Name(report.node), tuple(data.items()))
     happened(event)
+
+
+def _keep_password(spec: Spec, place: "StateDir", key: bytes, service: PostgresService) -> None:
+    place.keep_password(service.name, service.superuser.name, _superuser_password(spec, service, key))
 
 
 def _superuser_password(spec: Spec, service: PostgresService, key: bytes) -> str:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import structlog
 
+from understudy.control.admission import Checked, Claimed, refuse_unfit
 from understudy.control.clock import Clock
 from understudy.control.cluster.listener import AgentTransport, listening
 from understudy.control.cluster.loop import ClusterLoop, run, spawn
@@ -47,12 +48,8 @@ class Hold(Protocol):
         ...
 
 
-class DriverHold(Hold, Protocol):
+class DriverHold(Hold, Checked, Protocol):
     """A driver, beyond what its cluster's loop asks of it."""
-
-    async def check(self) -> tuple[str, ...]:
-        """Why the node cannot be taken care of as it is, a sentence each; nothing is touched by it."""
-        ...
 
     def change(self, service: PostgresService) -> None:
         """Go on with a new spec."""
@@ -69,11 +66,17 @@ class GuardHold(Hold, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EngineParts:
-    """One node of this host, and the two by which this process holds on to its engine."""
+    """One node of this host, the two by which this process holds on to its engine, and the right to its data."""
 
     own: OwnNode
     driver: DriverHold
     guard: GuardHold
+    claim: Claimed
+
+    @property
+    def name(self) -> Name:
+        """The node's."""
+        return self.own.node.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,8 @@ class Engines:
     """This host's; None when it runs none."""
     key: bytes
     """The cluster's, by which agents know each other."""
+    keep_password: Callable[[PostgresService], None]
+    """Writes down how people enter the cluster."""
 
 
 @dataclass(slots=True)
@@ -153,18 +158,29 @@ class Clusters:
         here = self._transport.addresses[self._engines.host]
         await self._port.enter_async_context(listening(here, self, self._engines.key))
         parts = [(service, self._engines.assemble(service, self._happened)) for service in spec.clusters]
-        faults = [fault for _, part in parts for engine in part.engines for fault in await engine.driver.check()]
-        if faults:
-            raise Refused("\n".join(faults))
+        for _, part in parts:
+            await refuse_unfit(part.engines)
         for service, part in parts:
             self._begin(service, part)
         self._keeping = asyncio.create_task(self._store_leader.keep(), name="store's leader")
 
-    def refuse(self, services: Iterable[PostgresService], version: int) -> None:
-        """Raise Refused when a running cluster cannot become what the new spec says."""
+    async def refuse(self, services: Iterable[PostgresService], version: int) -> None:
+        """Raise Refused when a running cluster cannot become what the new spec says, or a node that comes is unfit."""
         for service in services:
+            there: tuple[EngineParts, ...] = ()
             if service.name in self._running:
+                there = self._running[service.name].parts.engines
                 self._running[service.name].loop.refuse(replace(service.cluster, version=version))
+            known = {engine.name for engine in there}
+            if all(node.name in known or node.node.host != self._engines.host for node in service.nodes):
+                continue
+            engines = self._engines.assemble(service, self._happened).engines
+            try:
+                await refuse_unfit([one for one in engines if one.name not in known], there)
+            finally:
+                for engine in engines:
+                    await engine.driver.close()
+                    await engine.guard.close()
 
     async def change(self, spec: Spec, version: int) -> None:
         """Let the loops go on with what the spec in force says of their clusters; new ones begin, those that left end.
@@ -178,6 +194,8 @@ class Clusters:
             one.task.cancel()
             await asyncio.gather(one.task, return_exceptions=True)
             await self._end_engines([one])
+            for engine in one.parts.engines:
+                engine.claim.give_up()
         for name, service in wanted.items():
             if name not in self._running:
                 self._begin(service, self._engines.assemble(service, self._happened))
@@ -187,6 +205,8 @@ class Clusters:
                 leaving = tuple(node for node in one.reach.nodes if service.node(node.name) is None)
                 one.reach = replace(service, nodes=(*service.nodes, *leaving))
                 one.parts = self._engines.assemble(one.reach, self._happened, one.parts)
+                _claim(one.parts)
+                self._engines.keep_password(service)
                 one.loop.change(service.cluster, one.parts.own)
             one.service = service
 
@@ -206,6 +226,8 @@ class Clusters:
         self._tell(event)
 
     def _begin(self, service: PostgresService, parts: Parts) -> None:
+        _claim(parts)
+        self._engines.keep_password(service)
         bell = asyncio.Event()
         ports = Ports(
             host=self._engines.host,
@@ -246,6 +268,7 @@ class Clusters:
             for engine in one.parts.engines:
                 await engine.driver.close()
                 await engine.guard.close()
+                engine.claim.close()
 
     async def end(self) -> None:
         """End the loops and then every engine of this host, primaries first and gracefully."""
@@ -339,6 +362,13 @@ async def _let_go(engine: EngineParts) -> None:
     """Of an engine that is stopped."""
     await _end_guard(engine)
     await engine.driver.close()
+    engine.claim.give_up()
+
+
+def _claim(parts: Parts) -> None:
+    """Have the right to every node's data. Raises Refused."""
+    for engine in parts.engines:
+        engine.claim.take()
 
 
 async def _end_guard(engine: EngineParts) -> None:

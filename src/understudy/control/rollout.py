@@ -155,7 +155,7 @@ class Rollout:
         if faults := fixed_changes(old, new):
             raise Refused("\n  ".join(faults))
         if self._clusters is not None:
-            self._clusters.refuse(new.clusters, self._loop.in_force.change + 1)
+            await self._clusters.refuse(new.clusters, self._loop.in_force.change + 1)
         return same_where_equal(old, new)
 
     async def _switch(self, whole: Spec, version: int, kind: EventKind | None) -> SpecChange:

@@ -148,22 +148,9 @@ async def test_mount_point_and_marked(stopped: Engine) -> None:
     assert "must not be started (a rewind was begun)" in (await check.check_node(stopped.home, THREE)).faults[0]
 
 
-async def test_password(a: Engine) -> None:
-    """A wrong password is told from a right one, and from nobody there; and it is never repeated."""
-    assert not await check.check_password("a", a.conninfo)
-    wrong = a.root / "wrong"
-    wrong.write_text("*:*:*:boss:nonsense\n")
-    wrong.chmod(0o600)
-    said = await check.check_password("a", a.conninfo.replace(str(a.passfile), str(wrong)))
-    assert "does not take the superuser's password" in said
-    assert "nonsense" not in said
-    a.crash()
-    assert not await check.check_password("a", a.conninfo)
-
-
 @pytest.mark.parametrize("kind", ["scram-sha-256", "md5"])
 async def test_stored_password(a: Engine, kind: str) -> None:
-    """The same is told of data that nobody runs on, also when the table was rewritten and the password changed."""
+    """A wrong password is told of data that nobody runs on, also when the table was rewritten, and the password."""
     a.rows(f"SET password_encryption = '{kind}'", "CREATE ROLE chief SUPERUSER LOGIN PASSWORD 'old one'")
     a.rows("VACUUM FULL pg_authid", f"SET password_encryption = '{kind}'", "ALTER ROLE chief PASSWORD 'new one'")
     a.stop()
@@ -174,14 +161,6 @@ async def test_stored_password(a: Engine, kind: str) -> None:
     assert not check.check_stored_password(a.data, control, "chief", "new one")
     assert not check.check_stored_password(a.data, control, "nobody", "nonsense"), "of whom nothing can be told"
     assert not check.check_stored_password(a.data, control, "boss", PASSWORD)
-
-
-async def test_together(stopped: Engine) -> None:
-    """Nodes that hold data of different clusters are named."""
-    control = await control_file.read(stopped.tools, stopped.data)
-    other = replace(control, system_identifier="42")
-    assert check.together({"a": control, "b": control}) == ()
-    assert "b: 42" in check.together({"a": control, "b": other})[0]
 
 
 async def test_known_node(stopped: Engine) -> None:

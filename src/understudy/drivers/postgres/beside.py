@@ -68,6 +68,11 @@ class Beside:
         return self.root / "whole"
 
     @property
+    def claim(self) -> Path:
+        """Whose the data are (claim.py)."""
+        return self.root / "claim"
+
+    @property
     def unusable(self) -> Path:
         """There while the data in place must never be started."""
         return self.root / "unusable"

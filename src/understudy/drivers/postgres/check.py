@@ -1,8 +1,7 @@
 """What a node's data and settings must fulfil before understudy takes it on. Looks only; every fault at once.
 
 A fault keeps the node out, and says what a person can do. What understudy sets by itself is no fault: it is listed, so
-that nobody is surprised. `check_node` is for an engine that does not run, `check_running` and `check_password` for one
-that does.
+that nobody is surprised. `check_node` is for an engine that does not run, `check_running` for one that does.
 """
 
 import asyncio
@@ -21,7 +20,7 @@ from pathlib import Path
 from understudy.core.errors import Refused
 from understudy.core.words import listed
 from understudy.drivers.base import DriverFault
-from understudy.drivers.postgres import binaries, client, control_file, copying
+from understudy.drivers.postgres import binaries, control_file, copying
 from understudy.drivers.postgres.control_file import ControlFile
 from understudy.drivers.postgres.home import Home, Source
 from understudy.drivers.postgres.tools import Account
@@ -54,7 +53,6 @@ _NEEDS = {"max_wal_senders": 2, "max_replication_slots": 0}
 """So many more than there are nodes: a copy takes two connections."""
 _DEFAULTED = {"max_wal_senders"}
 """Where understudy has a default of its own, which `postgres -C` does not know."""
-_WRONG_PASSWORD = ("authentication failed", "password retrieved from file")
 _COUNT, _MAPPING = struct.Struct("=i"), struct.Struct("=II")
 _AUTHID, _NAME_BYTES = 1260, 64
 _BEFORE_DIGEST, _LONGEST_DIGEST = 20, 180
@@ -117,24 +115,8 @@ async def check_node(home: Home, expected: Expected) -> Found:
     return Found(tuple(texts), tuple(_changes(settings)))
 
 
-async def check_password(name: str, conninfo: str) -> str:
-    """Why we cannot come in as the user that the spec names; empty when we can, or nobody answers."""
-    try:
-        async with asyncio.timeout(_ASK_S):
-            await client.once(conninfo, "SELECT 1")
-    except client.SqlFault as fault:
-        if any(words in str(fault) for words in _WRONG_PASSWORD):
-            return (
-                f"{name} does not take the superuser's password: write the right one where `superuser.password` says, "
-                "or change it there with ALTER ROLE"
-            )
-    except TimeoutError:
-        pass
-    return ""
-
-
 def check_stored_password(data: Path, control: ControlFile, user: str, password: str) -> str:
-    """The same for data that nobody runs on: the digests that stand in it. Empty also where that cannot be told.
+    """Why the password that the spec names will not do, by the digests that stand in the data. Empty also in doubt.
 
     Only what was stopped in order has all of them on the disk. Old ones may be there too: one that fits is enough.
     """
@@ -150,18 +132,6 @@ def check_stored_password(data: Path, control: ControlFile, user: str, password:
         f"the superuser {user} of {data} has another password than the spec names: write the right one where "
         "`superuser.password` says"
     )
-
-
-def together(nodes: Mapping[str, ControlFile]) -> tuple[str, ...]:
-    """What does not fit between nodes that have data."""
-    clusters: dict[str, list[str]] = {}
-    for name, control in nodes.items():
-        clusters.setdefault(str(control.system_identifier), []).append(name)
-    if len(clusters) < 2:
-        return ()
-    parts = "; ".join(f"{listed(names)}: {identifier}" for identifier, names in clusters.items())
-    cure = "name other directories for those that are wrong, or empty them to have them copied"
-    return (f"the nodes hold data of different clusters ({parts}): {cure}",)
 
 
 async def check_running(source: Source, *, zero_loss: bool) -> Found:

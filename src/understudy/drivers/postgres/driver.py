@@ -110,6 +110,15 @@ class PostgresDriver:
         wrong = await asyncio.to_thread(stored)
         return (wrong,) if wrong else ()
 
+    async def database(self) -> str:
+        """The system identifier of its data; empty without data, and where that cannot be read."""
+        data = self._place.data
+        if await asyncio.to_thread(copying.is_empty, data):
+            return ""
+        with suppress(Refused):
+            return (await control_file.read(self._tools(), data)).system_identifier
+        return ""
+
     def change(self, service: PostgresService) -> None:
         """The service is another now: nodes have come or gone. What runs is told of it, soon, and by itself."""
         place = _place(service, self._place.name, beside.of(self._place.data))
