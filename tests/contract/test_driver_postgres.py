@@ -16,7 +16,7 @@ from understudy.core.actions import Action, Close, Follow, Freeze, Open, Promote
 from understudy.core.record import SyncConfig
 from understudy.core.report import Running
 from understudy.drivers.base import DriverFault, Observation
-from understudy.drivers.postgres import client, settings
+from understudy.drivers.postgres import client, observe, settings
 from understudy.drivers.postgres.driver import PostgresDriver
 from understudy.drivers.postgres.prober import PostgresProber
 from understudy.drivers.postgres.process import runs_unguarded
@@ -74,11 +74,18 @@ async def test_stopped_postmaster(cluster: Cluster) -> None:
     os.kill(postmaster, signal.SIGSTOP)
     try:
         seen = await cluster.until(A, lambda seen: seen.write_fails)
-        assert (seen.running, seen.promoted_epoch) == (Running.UP, 1)
+        assert (seen.running, seen.promoted_epoch, seen.slow) == (Running.UP, 1, False)
         assert not await prober.answers(node)
     finally:
         os.kill(postmaster, signal.SIGCONT)
     await cluster.until(A, lambda seen: not seen.write_fails)
+
+
+async def test_slow_but_alive(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that takes long on an engine that answers and runs is told from one that hangs."""
+    await cluster.until(A, lambda seen: seen.writable)
+    monkeypatch.setattr(observe, "_PROBE", "SELECT pg_sleep(3)")
+    assert (await cluster.until(A, lambda seen: seen.write_fails)).slow
 
 
 async def test_everything_stopped(cluster: Cluster) -> None:
@@ -90,7 +97,7 @@ async def test_everything_stopped(cluster: Cluster) -> None:
             os.kill(pid, signal.SIGSTOP)
     async with asyncio.timeout(PATIENCE_S):
         seen = await cluster.until(A, lambda seen: seen.write_fails)
-        assert seen.position is None
+        assert (seen.position, seen.slow) == (None, False)
         await cluster.do(Freeze, B, 2)
         await cluster.do(Close, A, 2)
     assert [(await cluster.see(name)).running for name in (A, B)] == [Running.DEAD, Running.DEAD]

@@ -12,6 +12,12 @@ CASES = {
     "its own agent says that it is dead": ("crash a", Judged.DEAD),
     "a slow write is no lost primary": ("node a probe_failing_ms=1999", Judged.DOUBTFUL),
     "writes have failed for long": ("node a probe_failing_ms=2000", Judged.LOST),
+    "slow, by its agent's word and a standby's": ("node a probe_failing_ms=5999 slow", Judged.DOUBTFUL),
+    "slow for too long": ("node a probe_failing_ms=6000 slow", Judged.LOST),
+    "slow by its agent's word alone": (
+        "node a probe_failing_ms=2000 slow\nnode b link_age_ms=1000\nnode c link_age_ms=-",
+        Judged.LOST,
+    ),
     "the disk has hung": ("node a disk_failing_ms=2000", Judged.LOST),
     "it starts": ("node a running=starting", Judged.DOUBTFUL),
     "it was started anew": ("node a promoted_epoch=0", Judged.DEAD),

@@ -108,6 +108,11 @@ class Timers:
         return cls(lease_ms=lease_ms, **{**followers, **others_ms})
 
     @property
+    def slow_ms(self) -> int:
+        """How long a write probe may fail on an engine that is alive by all other signs."""
+        return 3 * self.hang_ms
+
+    @property
     def stale_ms(self) -> int:
         """From which age the primary's report says nothing any more."""
         return 2 * self.report_ms

@@ -57,22 +57,31 @@ def judge(view: ClusterView) -> Verdict:
 def _by_its_own_agent(view: ClusterView, record: ClusterRecord, own: NodeReport) -> Verdict:
     """The first of these that is so."""
     node, hang_ms = own.node, view.service.timers.hang_ms
+    hearing = _hearing(view, own.node) if own.slow else []
+    hung_ms = view.service.timers.slow_ms if hearing else hang_ms
+    alive = f"; its sessions are answered, and it is heard by {listed(hearing)}" if hearing else ""
     deaf = _could_do_better(view, record) if own.starved_ms >= hang_ms else []
     dead, up = own.running is Running.DEAD, own.running is Running.UP
     slow = own.probe_failing_ms or own.disk_failing_ms or (own.covered and not own.writable)
     words = (
         (dead, Judged.DEAD, f"{node}'s own agent says that the engine is dead"),
         (own.less_data and not record.accept_loss, Judged.DEAD, f"{node} came back with less data than it had"),
-        (own.probe_failing_ms >= hang_ms, Judged.LOST, f"writes on {node} have failed for {_ms(own.probe_failing_ms)}"),
+        (own.probe_failing_ms >= hung_ms, Judged.LOST, f"writes on {node} have failed for {_ms(own.probe_failing_ms)}"),
         (own.disk_failing_ms >= hang_ms, Judged.LOST, f"the disk of {node} has hung for {_ms(own.disk_failing_ms)}"),
         (bool(deaf), Judged.LOST, f"no standby answers {node}, though {listed(deaf)} live"),
         (not up, Judged.DOUBTFUL, f"{node}'s own agent says that the engine is {own.running}"),
         (own.promoted_epoch != record.epoch, Judged.DEAD, f"the engine of {node} started anew and is no primary"),
         (own.failed_epoch == record.epoch and not own.writable, Judged.LOST, f"{node} cannot open: {own.failure}"),
-        (bool(slow), Judged.DOUBTFUL, f"{node} is up but does not take writes"),
+        (bool(slow), Judged.DOUBTFUL, f"{node} is up but does not take writes{alive}"),
         (True, Judged.WELL, f"{node}'s own agent says that it takes writes"),
     )
     return next(Verdict(judged, (said,)) for so, judged, said in words if so)
+
+
+def _hearing(view: ClusterView, primary: Name) -> list[str]:
+    """Who follows the primary and hears it: a second witness that it lives, when it is only slow to take sessions."""
+    timers = view.service.timers
+    return [str(name) for name, report in heard(view).items() if hears(report, primary, timers)]
 
 
 def _could_do_better(view: ClusterView, record: ClusterRecord) -> list[str]:

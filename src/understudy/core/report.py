@@ -64,6 +64,8 @@ class NodeReport:
     """The commit rule in force on a primary, as its agent last put it in force; None until it has, since it started."""
     probe_failing_ms: int = 0
     """For how long a write on a fresh connection could not be executed, on a primary."""
+    slow: bool = False
+    """While the probe fails: sessions that were there have been answered all the same, and no process is stopped."""
     starved_ms: int = 0
     """For how long writes were executed but not acknowledged by enough voters, on a primary."""
     disk_failing_ms: int = 0

@@ -51,6 +51,7 @@ class Observation:
     sync: SyncConfig | None = None
     write_fails: bool = False
     """A write on a fresh connection could not be executed, on a primary that should take writes."""
+    slow: bool = False
     starved: bool = False
     """Writes are executed, and not acknowledged by enough voters."""
     disk_fails: bool = False

@@ -173,6 +173,7 @@ class Observer:
             clean_stop=seen.clean_stop,
             sync=seen.sync,
             probe_failing_ms=self._failing_ms("write", seen.write_fails, now_s),
+            slow=seen.write_fails and seen.slow,
             starved_ms=self._failing_ms("starved", seen.starved, now_s),
             disk_failing_ms=self._failing_ms("disk", seen.disk_fails, now_s),
             less_data=facts.less_data,

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from understudy.core.errors import Refused
 from understudy.core.lineage import Position
@@ -36,6 +37,8 @@ PROBE_GIVEN_UP_S = 5.0
 PROBE_EVERY_S = 0.9
 END_FOUND_S = 60.0
 """How long it may take to read how far a dead standby's log goes."""
+_LATELY_S = 1.0
+"""Within that time an engine that lives has answered, however busy its machine is."""
 _SLOW_S = 1.0
 """Standbys that have not acknowledged a write after that time do not acknowledge."""
 
@@ -144,6 +147,8 @@ class Sight:
         """How far the log goes of a standby that was stopped in order."""
         self._last: Observation | None = None
         """Of this life."""
+        self._answered_s = 0.0
+        """When the engine last answered."""
         self._log: Log | None = None
         self.receiver: int | None = None
         """The process that holds the link, for who wants to hear of its end."""
@@ -171,7 +176,9 @@ class Sight:
         if state.life != self._life:
             self._new_life(state.life)
         if state.running:
-            return await self._alive()
+            seen = await self._alive()
+            lately = time.monotonic() - self._answered_s < _LATELY_S
+            return replace(seen, slow=seen.write_fails and lately and not is_stopped(state.pid))
         return await self._dead(await self._files.do(self._found, ANSWER_S))
 
     def _new_life(self, life: str) -> None:
@@ -240,7 +247,7 @@ class Sight:
             said = await self.ask()
         except DriverFault:
             return await self._mute(disk_fails=disk_fails)
-        now_s = time.monotonic()
+        now_s = self._answered_s = time.monotonic()
         self.receiver = said.receiver
         if said.source != self._followed:
             self._link, self._followed = Link(), said.source
@@ -355,6 +362,15 @@ def _end_of_log(log: Log, control: ControlFile, tools: Tools) -> Position:
     left = wal.Stretch(timeline, start)
     end = wal.end(log, left, wal.read(tools, log, left))
     return branches.position(log, timeline, end, tools.account, first=True)
+
+
+def is_stopped(pid: int | None) -> bool:
+    """Whether somebody stopped this process, so that it will do nothing until it is told to go on."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return True
+    return stat.rpartition(")")[2].split()[0] in {"T", "t"}
 
 
 def _said(row: Row) -> Said:
