@@ -17,6 +17,7 @@ setup: .venv/.done      ## set up alone: virtual environment, HAProxy, PostgreSQ
 	@./setup-host up
 
 .venv/.done: pyproject.toml constraints.txt
+	@echo "setup: a virtual environment, and Python packages into it (a minute)"
 	@python3 -m venv .venv
 	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@

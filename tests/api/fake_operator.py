@@ -113,6 +113,7 @@ class FakeOperator:
     clusters: tuple[ClusterStatus, ...] = ()
     entries: list[Entry] = field(default_factory=list)
     asked: list[tuple] = field(default_factory=list)
+    router: RouterStatus = RouterStatus(4711, 1, healthy=True, reason="the router does what is desired")
     fault: Exception | None = None
     """Raised by every verb and question, when set."""
     drain: list[Progress] = field(default_factory=list)
@@ -130,8 +131,7 @@ class FakeOperator:
     async def status(self) -> Status:
         if isinstance(self.fault, RuntimeError):
             raise self.fault
-        router = RouterStatus(4711, 1, healthy=True, reason="the router does what is desired")
-        return Status("shop", 3, STARTED_WALL_S, STARTED_WALL_S + 7200.0, router, self.services, self.clusters)
+        return Status("shop", 3, STARTED_WALL_S, STARTED_WALL_S + 7200.0, self.router, self.services, self.clusters)
 
     def _ask(self, *verb, endpoint: str | None = None) -> None:
         self.asked.append(verb)

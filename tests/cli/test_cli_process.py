@@ -49,6 +49,8 @@ def test_validate_and_schema(tmp_path):
     spec.write_text(GOOD)
     result = run("validate", str(spec))
     assert (result.returncode, result.stdout) == (0, f"{spec} is good: cluster shop, 1 service, 1 endpoint\n")
+    shop = Path(__file__).parents[2] / "examples/shop.yaml"
+    assert run("validate", str(shop)).stdout.endswith(": cluster shop, 2 services, 3 endpoints, 3 nodes\n")
     spec.write_text(GOOD.replace("127.0.0.1:9001", "nowhere").replace("kind: http", "kind: htp"))
     result = run("validate", str(spec))
     assert result.returncode == 1

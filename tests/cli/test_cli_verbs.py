@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from tests.api.fake_operator import FakeOperator, endpoint, service
@@ -57,6 +58,12 @@ def test_status_tells_what_is_wrong_and_why(run, operator):
     result = run("status")
     assert result.exit_code == 0, result.stderr
     assert [line.rstrip() for line in result.stdout.splitlines()] == PAGE.splitlines()
+
+
+def test_status_of_a_host_without_a_router(run, operator):
+    """There is no process to name there, and none is missing."""
+    operator.router = replace(operator.router, pid=0, workers=0)
+    assert run("status").stdout.startswith("shop: spec version 3, agent up 2 h, no router on this host\n")
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 200])

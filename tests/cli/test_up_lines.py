@@ -14,7 +14,7 @@ from understudy.cli import up as verb
 from understudy.core.cluster import ClusterService
 from understudy.core.errors import Fault, Refused
 from understudy.core.events import EventKind
-from understudy.core.model import Address, Kind, Spec
+from understudy.core.model import Address, Host, Kind, Spec
 from understudy.core.objectives import ServiceHealth
 from understudy.core.pools import Oper
 from understudy.core.stateful import PostgresService
@@ -24,7 +24,7 @@ SPEC = Spec(Name("shop"), ())
 
 
 async def ready_line_of(operator):
-    return verb.ready_line(await operator.status(), str(SPEC.api))
+    return verb.ready_line(await operator.status(), SPEC)
 
 
 async def test_the_ready_line_says_where_to_point_a_browser():
@@ -47,9 +47,21 @@ async def test_the_ready_line_says_where_to_point_a_browser():
 def test_who_wants_to_enter_a_cluster_is_told_how():
     """A line to be copied: where the password is, and an address that works from here."""
     service = PostgresService(ClusterService(Name("orders"), ()), Address("0.0.0.0", 7432), None, ())
-    assert verb.entry_line(service, Path("/state")) == (
+    assert verb.entry_line(service, SPEC, Path("/state")) == (
         "to enter orders: PGPASSFILE=/state/orders.pgpass psql -h 127.0.0.1 -p 7432 -U postgres postgres"
     )
+
+
+async def test_a_host_without_a_router_points_to_one_that_has_it():
+    """Of several hosts one may run HAProxy: all the others say where that is, and that they end alone."""
+    hosts = (Host(Name("h1"), "10.0.0.1"), Host(Name("h2"), "10.0.0.2"))
+    spec = replace(SPEC, hosts=hosts, routers=(Name("h2"),))
+    operator = FakeOperator(services=(service(listen="0.0.0.0:80", endpoints=(endpoint("w1"),)),))
+    line = verb.ready_line(await operator.status(), spec)
+    assert line.startswith("ready: web on http://10.0.0.2:80/ (")
+    assert line.endswith("Ctrl-C ends the agent alone")
+    cluster = PostgresService(ClusterService(Name("orders"), ()), Address("0.0.0.0", 7432), None, ())
+    assert " -h 10.0.0.2 -p 7432 " in verb.entry_line(cluster, spec, Path("/state"))
 
 
 def live(operator, on_line, monkeypatch, during_start=None):
@@ -72,7 +84,7 @@ def live(operator, on_line, monkeypatch, during_start=None):
 
 
 def test_only_this_agents_journal_is_shown_and_a_fault_ends_nothing(monkeypatch):
-    """Entries from before the start stay away; when the journal cannot be read, it is told and read on later."""
+    """Entries from before the start stay away; when the journal cannot be read, it is told once and read on later."""
     monkeypatch.setattr(verb, "SHOW_AGAIN_S", 0.01)
     operator, lines = FakeOperator(), []
     operator.entries = []
@@ -80,9 +92,11 @@ def test_only_this_agents_journal_is_shown_and_a_fault_ends_nothing(monkeypatch)
     operator.entries[0] = replace(old, wall_s=STARTED_WALL_S - 5)
     operator.note(EventKind.AGENT_STARTED, "the agent started")
     follow = operator.follow
-    faults = [Fault("the disk is full")]
+    faults = [Fault("the disk is full"), Fault("the disk is full")]
 
     async def faulty(after):
+        if len(faults) == 1:
+            raise faults.pop()
         async for entry in follow(after):
             yield entry
             if faults:

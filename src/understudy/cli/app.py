@@ -94,10 +94,11 @@ def validate(spec: SpecFile) -> None:
     from understudy.cli.words import counted
 
     known = _read(spec)
-    services = counted(len(known.services), "service")
+    services = counted(len(known.services) + len(known.clusters), "service")
     endpoints = counted(sum(len(service.endpoints) for service in known.services), "endpoint")
-    clusters = f", {counted(len(known.clusters), 'stateful service')}" if known.clusters else ""
-    typer.echo(f"{spec} is good: cluster {known.cluster}, {services}, {endpoints}{clusters}")
+    nodes = counted(sum(len(service.nodes) for service in known.clusters), "node")
+    parts = [endpoints] * bool(known.services) + [nodes] * bool(known.clusters)
+    typer.echo(f"{spec} is good: cluster {known.cluster}, {', '.join([services, *parts])}")
 
 
 @app.command(rich_help_panel="Running")

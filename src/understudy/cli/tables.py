@@ -14,7 +14,7 @@ from rich.text import Text
 from understudy.cli.cluster_tables import cluster_view
 from understudy.cli.styles import STYLES
 from understudy.cli.words import counted, duration, number, plain
-from understudy.control.view import EndpointStatus, ServiceStatus, Status
+from understudy.control.view import EndpointStatus, RouterStatus, ServiceStatus, Status
 from understudy.core.model import Group
 from understudy.core.objectives import Objectives, ServiceHealth
 from understudy.core.pools import Admin, Oper
@@ -55,10 +55,16 @@ def is_whole(service: ServiceStatus) -> bool:
 def _head(status: Status) -> Text:
     head = Text(f"{status.cluster}: spec version {status.version}, agent up ", style="bold")
     head.append(duration(status.now_wall_s - status.started_wall_s))
-    head.append(f", router pid {status.router.pid} with {counted(status.router.workers, 'worker')}", style="not bold")
+    head.append(f", {_router(status.router)}", style="not bold")
     if not status.router.healthy:
         head.append(f"\nrouter: {plain(status.router.reason)}", style=STYLES[ServiceHealth.DOWN])
     return head
+
+
+def _router(router: RouterStatus) -> str:
+    if router.healthy and not router.pid:
+        return "no router on this host"
+    return f"router pid {router.pid} with {counted(router.workers, 'worker')}"
 
 
 def _title(service: ServiceStatus) -> Text:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-from understudy.cli.words import counted, journal_line, plain, url
+from understudy.cli.words import counted, dialled, journal_line, plain, url
 from understudy.control.view import ClusterStatus, JournalEntry, Operator, ServiceStatus, Status
 from understudy.core.errors import Refused
 from understudy.core.model import Kind, Spec
@@ -65,16 +65,18 @@ async def _live(spec: Spec, state_dir: Path, open_agent: Opener) -> None:
 
 async def _show_journal(operator: Operator) -> None:
     """The journal's sentences since this agent started, as they come; what cannot be shown ends nothing."""
-    after = -1
+    after, told = -1, False
     while True:
         try:
             if after < 0:
                 after = await _before_start(operator)
             async for entry in operator.follow(after):
-                after = entry.number
+                after, told = entry.number, False
                 _say(journal_line(JournalEntry.of(entry), date=False))
         except Refused as refusal:
-            _say(f"the journal cannot be shown: {plain(str(refusal))}")
+            if not told:
+                _say(f"the journal cannot be shown: {plain(str(refusal))}")
+            told = True
         await asyncio.sleep(SHOW_AGAIN_S)
 
 
@@ -100,9 +102,9 @@ async def _show_ready(operator: Operator, spec: Spec, state_dir: Path) -> None:
                 f"{each.name} ({plain(each.reason)})" for each in everything if not is_ready(each, patient=patient)
             ]
             if not waiting:
-                _say(ready_line(status, str(spec.api)))
+                _say(ready_line(status, spec))
                 for service in spec.clusters:
-                    _say(entry_line(service, state_dir))
+                    _say(entry_line(service, spec, state_dir))
                 return
         except Refused as refusal:
             waiting = [plain(str(refusal))]
@@ -117,25 +119,35 @@ def is_ready(service: ServiceStatus | ClusterStatus, *, patient: bool) -> bool:
     return service.health is ServiceHealth.UP if patient else service.health in SERVING
 
 
-def ready_line(status: Status, api: str) -> str:
+def ready_line(status: Status, spec: Spec) -> str:
     """Where to point a browser, curl or psql."""
-    named = [f"{each.name} on {_where(each)} ({_up_of(each)})" for each in status.services[:NAMED_SERVICES]]
-    named += [f"{each.name} on {url(each.write, 'tcp')} (primary {each.primary})" for each in status.clusters]
+    named = [f"{each.name} on {_where(each, spec)} ({_up_of(each)})" for each in status.services[:NAMED_SERVICES]]
+    named += [
+        f"{each.name} on {url(_dialled(each.write, spec), 'tcp')} (primary {each.primary})" for each in status.clusters
+    ]
     more = len(status.services) + len(status.clusters) - len(named)
     services = ", ".join(named) + (f" and {counted(more, 'more service')}" if more else "")
-    return f"ready: {services}; API and metrics on {url(api)}; Ctrl-C ends it"
+    ends = "the agent alone" if spec.hosts else "it"
+    return f"ready: {services}; API and metrics on {url(str(spec.api))}; Ctrl-C ends {ends}"
 
 
-def entry_line(service: PostgresService, state_dir: Path) -> str:
+def entry_line(service: PostgresService, spec: Spec, state_dir: Path) -> str:
     """How a person enters a cluster from this host."""
-    host, _, port = url(str(service.write)).removeprefix("http://").rpartition(":")
+    host, _, port = _dialled(str(service.write), spec).rpartition(":")
     passwords = state_dir.absolute() / f"{service.name}.pgpass"
     user = service.superuser.name
     return f"to enter {service.name}: PGPASSFILE={passwords} psql -h {host.strip('[]')} -p {port} -U {user} postgres"
 
 
-def _where(service: ServiceStatus) -> str:
-    return url(service.listen) + "/" if service.kind is Kind.HTTP else url(service.listen, "tcp")
+def _where(service: ServiceStatus, spec: Spec) -> str:
+    listen = _dialled(service.listen, spec)
+    return url(listen) + "/" if service.kind is Kind.HTTP else url(listen, "tcp")
+
+
+def _dialled(listen: str, spec: Spec) -> str:
+    """Where a router that listens there is reached from this host, which may have none itself."""
+    routers = [host.address for host in spec.hosts if host.name in spec.router_hosts]
+    return dialled(listen, *routers[:1])
 
 
 def _up_of(service: ServiceStatus) -> str:

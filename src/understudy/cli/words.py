@@ -3,6 +3,7 @@
 import time
 
 from understudy.control.view import JournalEntry
+from understudy.core.text import Address
 
 
 def duration(seconds: float) -> str:
@@ -43,6 +44,11 @@ def journal_line(entry: JournalEntry, *, date: bool = True) -> str:
 
 def url(listen: str, scheme: str = "http") -> str:
     """Where to reach a listener from this host: `0.0.0.0:8080` becomes `http://127.0.0.1:8080`."""
-    host, _, port = listen.rpartition(":")
-    here = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
-    return f"{scheme}://{here}:{port}"
+    return f"{scheme}://{dialled(listen)}"
+
+
+def dialled(listen: str, router: str = "") -> str:
+    """What to dial for a listener of the host with that address; of this host, if none is given."""
+    address = Address.parse(listen)
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+    return str(Address(router or here[address.host], address.port)) if address.host in here else listen

@@ -68,6 +68,7 @@ class Agent:
         self._versions = Versions(store, self._journal)
         self._clusters = Clusters(engines, store, self._journal, clock, logs.tell) if engines else None
         host = engines.host if engines else LOCAL
+        self._routes = host in spec.router_hosts
         parts = (self._loop, self._versions, router, self._supervisor, clock)
         self._rollout = Rollout(*parts, clusters=self._clusters, host=host)
         self._tasks: list[asyncio.Task[None]] = []
@@ -85,8 +86,10 @@ class Agent:
             if self._clusters is not None:
                 await (self._clusters.detach() if self._wanted.hosts else self._clusters.end())
             raise
-        kind = EventKind.ROUTER_ADOPTED if adopted else EventKind.ROUTER_STARTED
-        self._loop.happened(Event(kind, "The running router was adopted." if adopted else "The router was started."))
+        if self._routes:
+            kind = EventKind.ROUTER_ADOPTED if adopted else EventKind.ROUTER_STARTED
+            said = "The running router was adopted." if adopted else "The router was started."
+            self._loop.happened(Event(kind, said))
         work = {
             "journal": self._journal.run(),
             "router's events": follow_router(self._router, self._loop.wake, self._loop.happened),

@@ -230,7 +230,7 @@ def _file_faults(home: Home) -> Iterator[str]:
     data = home.data
     broken = copying.unusable(data)
     if broken:
-        yield f"{data} must not be started ({broken}): have it copied with `understudy rebuild {home.node}`"
+        yield f"{data} must not be started ({broken}): have it copied with `understudy rebuild SERVICE {home.node}`"
     if home.config_file is None and not (data / "postgresql.conf").is_file():
         yield f"there is no postgresql.conf in {data}, and settings elsewhere are not read: copy yours there"
     if (data / "recovery.signal").exists():
