@@ -358,8 +358,10 @@ _SERVED = (Phase.STEADY, Phase.REJOINING, Phase.PAUSED)
 def timed(view: ClusterView, record: ClusterRecord, row: Row) -> Timings:
     """The timings with what the phase that is left has taken; the next trouble begins anew."""
     took, age_ms, before = record.timings, view.phase_age_ms, row.phase
-    if before in _SERVED:
-        return took if row.then in _SERVED else Timings(detect_ms=_unseen_ms(view, record))
+    if before in _SERVED and row.then in _SERVED:
+        return took
+    if before in _SERVED:  # what is planned had not to be detected
+        return Timings(detect_ms=0 if row.then is Phase.HANDING_OVER else _unseen_ms(view, record))
     if before in (Phase.SUSPECT, Phase.CONFIRMED):
         return replace(took, confirm_ms=took.confirm_ms + age_ms)
     if before in (Phase.FENCING, Phase.ELECTING, Phase.BLOCKED, Phase.HANDING_OVER):
