@@ -85,3 +85,12 @@ def test_a_rule_ordered_again_is_another_one():
     one, again = SyncConfig(frozenset({Name("b")}), 1, 5), SyncConfig(frozenset({Name("b")}), 1, 9)
     assert one.same_rule(again)
     assert one != again
+
+
+def test_who_has_another_history_does_not_come_to_count():
+    """A standby whose link stands but whose log went another way acknowledges nothing, however near it looks."""
+    stage = Stage()
+    stage.perform("cluster postgres zero_loss a,b,c acks=1\nlose c\nwrite 50\nwait 20000\nrun")
+    assert stage.record.sync[-1].voters == {Name("b")}
+    stage.perform("return c\nnode c position=1:0/880\ndecide\ndecide")
+    assert stage.record.sync[-1].voters == {Name("b")}

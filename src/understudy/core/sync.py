@@ -14,7 +14,7 @@ from typing import cast
 
 from understudy.core import quorum
 from understudy.core.health import fresh, heard
-from understudy.core.lineage import Position, contains, lacks_bytes
+from understudy.core.lineage import Position, Relation, contains, lacks_bytes, relate
 from understudy.core.record import ClusterRecord, DutyKind, Phase, SyncConfig, wanted_sync
 from understudy.core.report import ClusterView, NodeReport, streams
 from understudy.core.text import Name
@@ -117,11 +117,10 @@ def _acknowledges(view: ClusterView, record: ClusterRecord, name: Name, primary:
         return member and seen.age_ms < view.service.timers.drop_ms
     if not streams(report, primary.node):
         return False
-    near = (
-        report.position is not None
-        and primary.position is not None
-        and (lacks_bytes(report.position, primary.position) <= JOIN_LAG_BYTES)
-    )
+    mine, its = report.position, primary.position
+    if mine is None or its is None:
+        return member
+    near = lacks_bytes(mine, its) <= JOIN_LAG_BYTES and relate(mine, its) is not Relation.FORKED
     return member or near
 
 

@@ -129,6 +129,24 @@ async def test_stopped_in_order_with_more(a: Engine, b: Engine) -> None:
     follows(a, b)
 
 
+async def test_files_made_ahead(a: Engine, b: Engine) -> None:
+    """Empty files of the log, which PostgreSQL makes before it needs them, hide nothing of what was written."""
+    b.stop()
+    only_here = write(a, 100, 2)
+    a.crash()
+    log = branches.Log.of(a.data)
+    newest = max(path.name for path in log.directory.iterdir() if len(path.name) == len("0" * 24))
+    for ahead in range(1, 16):
+        path = log.directory / f"{int(newest, 16) + ahead:024X}"
+        path.write_bytes(bytes(log.segment_bytes))
+        a.tools.account.give(path)
+    b.start(standby=True)
+    b.promote()
+    assert await rejoin(a, b) is Rung.REWOUND
+    assert {one.xid for one in reports(a.data)[0].transactions} == only_here
+    follows(a, b)
+
+
 async def test_stale_history(a: Engine, b: Engine) -> None:
     """What a node heard of a timeline that came to nothing does not lead it astray when another gets its number."""
     b.caught_up(a)

@@ -14,7 +14,7 @@ from understudy.core.lineage import Branch
 from understudy.drivers.base import DriverFault
 from understudy.drivers.postgres import lsn
 from understudy.drivers.postgres.branches import Log
-from understudy.drivers.postgres.tools import ENVIRONMENT, Tools
+from understudy.drivers.postgres.tools import ENVIRONMENT, Tools, last_words
 
 _FATE = re.compile(
     r"(COMMIT|ABORT|PREPARE)(_PREPARED)?(?: gid (.*):)?(?: (\d+):)? (\d{4}-\d\d-\d\d) ([0-9:.]+) UTC(.*)", re.DOTALL
@@ -22,6 +22,8 @@ _FATE = re.compile(
 _CHILDREN = re.compile(r"; subxacts: ([\d ]+)")
 _SEGMENT = re.compile(r"[0-9A-F]{24}")
 _PROBE = re.compile(r"rmgr: LogicalMessage.*desc: MESSAGE transactional, prefix \"understudy\"")
+_END_OF_LOG = re.compile("could not find a valid record after|error in WAL record at")
+"""What pg_waldump complains of whenever it comes to the end of what was written."""
 _PROBE_RECORDS = 2
 """A probe of ours is a message and its commit; nobody's data are in it."""
 
@@ -137,23 +139,39 @@ def end(log: Log, stretch: Stretch, content: Content) -> int:
 
 def read(tools: Tools, log: Log, stretch: Stretch) -> Content:
     """What is in it. Takes seconds for a gigabyte; for a thread. Raises DriverFault when it cannot be read at all."""
-    words = [f"--path={log.directory}", f"--timeline={stretch.timeline}", f"--start={lsn.text(stretch.start)}"]
-    words += [f"--end={lsn.text(stretch.end)}"] if stretch.end is not None else []
+    files = segments(log, stretch)
+    if not files or not log.holds(stretch.timeline, stretch.start + 1):
+        return understand(
+            ()
+        )  # nothing of it is there; files are made, or used again, before there is anything for them
     try:
         with subprocess.Popen(
-            [tools.path("pg_waldump"), *words],
+            [tools.path("pg_waldump"), *_what_to_dump(log, stretch, files)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # it always complains of the end
+            stderr=subprocess.PIPE,
             text=True,
             errors="replace",
             env=ENVIRONMENT,
             cwd="/",
             **tools.account.spawning(),
         ) as dump:
-            return understand(dump.stdout or ())
+            content = understand(dump.stdout or ())
+            said = dump.stderr.read() if dump.stderr else ""
     except OSError as error:
         raise DriverFault(f"pg_waldump cannot be started ({error.strerror}); is PostgreSQL installed?") from error
+    if not content.records and not _END_OF_LOG.search(said):
+        raise DriverFault(f"The log in {log.directory} cannot be read: {last_words(said)}")
+    return content
+
+
+def _what_to_dump(log: Log, stretch: Stretch, files: list[Path]) -> list[str]:
+    """Its arguments. It takes the size of all files from the first one named, or else from any, an empty one too."""
+    words = [f"--path={log.directory}", f"--start={lsn.text(stretch.start)}"]
+    if stretch.end is not None:
+        last = lsn.segment_name(stretch.timeline, max(stretch.start, stretch.end - 1), log.segment_bytes)
+        words += [f"--end={lsn.text(stretch.end)}"] if files[-1].name == last else []
+    return [*words, files[0].name, files[-1].name]
 
 
 def understand(lines: Iterable[str]) -> Content:
