@@ -8,6 +8,7 @@ import pytest
 import typer.main
 
 from understudy.cli.app import app
+from understudy.spec import read
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -62,6 +63,16 @@ def test_commands_and_targets_exist(page):
         assert {word for word in words if word.startswith("--")} <= known, (verb, words)
     targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"`make ([a-z][a-z-]*)", text)) <= targets
+
+
+def test_whole_specs_are_good():
+    """A spec that a page shows from its first line on can be copied as it is."""
+    blocks = [
+        block for page in PAGES for block in re.findall(r"```yaml\n(cluster:.*?)```", page.read_text(), re.DOTALL)
+    ]
+    assert blocks
+    for block in blocks:
+        read(block, str(ROOT), {})
 
 
 def test_the_scan_sees_what_it_is_for():
