@@ -46,7 +46,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_judgement(case):
-    """Each combination of witnesses leads to the judgement that DESIGN 4 wants."""
+    """Each combination of witnesses leads to the judgement that the protocol wants."""
     script, judged = CASES[case]
     stage = Stage()
     stage.perform(f"cluster postgres zero_loss a,b,c\n{script}")
@@ -56,7 +56,7 @@ def test_judgement(case):
 
 
 def test_impossible_timers_are_named():
-    """DESIGN 5.2: renew + 2 x timeout + margin must fit into the lease, and zero is no time at all."""
+    """Renew + 2 x timeout + margin must fit into the lease, and zero is no time at all."""
     assert Timers().faults() == ()
     assert "must not exceed the lease of 3999 ms" in Timers(lease_ms=3999).faults()[0]
     assert Timers(margin_ms=0).faults() == ("every timer must be above zero",)

@@ -1,4 +1,4 @@
-"""A store that is opened anew when it turns out to be another, or an older state of itself (DESIGN 5, I4).
+"""A store that is opened anew when it turns out to be another, or an older state of itself (docs/decisions/0010, I4).
 
 The adapter then refuses to read or write (store/base.Replaced), since what was known of it may not hold. Everybody here
 knows what to make of it: what each node carries is compared with what stands in the store (core/adoption.py).

@@ -133,7 +133,7 @@ class Timers:
         return 2 * self.lease_over_ms + 2 * self.stale_other_ms
 
     def faults(self) -> tuple[str, ...]:
-        """Every inequality that does not hold (DESIGN 5.2), each as a sentence."""
+        """Every inequality that does not hold (docs/decisions/0010), each as a sentence."""
         faults = []
         needed = self.renew_ms + 2 * self.timeout_ms + self.margin_ms
         if needed > self.lease_ms:

@@ -25,7 +25,7 @@ LATEST = 3
 
 
 class NodeHealth(StrEnum):
-    """What we believe of a node (DESIGN 2)."""
+    """What we believe of a node."""
 
     UP = "up"
     SUSPECT = "suspect"

@@ -1,4 +1,4 @@
-"""THE table: every transition of a cluster, as rows that a program can read (DESIGN 4).
+"""THE table: every transition of a cluster, as rows that a program can read.
 
 RULES
 1. The rows are the machine: `decide` executes them, `understudy fsm` prints them, docs/fsm.md is written from them, and

@@ -1,4 +1,4 @@
-"""The proof that a promotion cannot make two primaries (DESIGN 5.4), and what is still missing of it. Pure."""
+"""The proof that a promotion cannot make two primaries (docs/decisions/0010), and what is still missing of it. Pure."""
 
 from understudy.core import quorum
 from understudy.core.election import closed_old, frozen

@@ -1,4 +1,4 @@
-"""What must never happen, as checks over the truth of a world: I1 to I12 (DESIGN 5). Pure.
+"""What must never happen, as checks over the truth of a world: I1 to I12 (docs/decisions/0010). Pure.
 
 The simulator fills a `World` after every step with what is really so (not with what anybody believes) and with what
 happened since the last step; in real runs the checks go over the journal (`check_journal`). A violation is a sentence.

@@ -1,4 +1,4 @@
-"""What the spec says, as frozen values (DESIGN 7). No parsing (spec/ does that), no state, no decisions."""
+"""What the spec says, as frozen values. No parsing (spec/ does that), no state, no decisions."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -97,7 +97,7 @@ class AgentCheck:
 
 @dataclass(frozen=True, slots=True)
 class HealthPolicy:
-    """How we come to believe that an endpoint is up or down. Defaults lose no request (DESIGN 6)."""
+    """How we come to believe that an endpoint is up or down. Defaults lose no request."""
 
     check: Check = TcpCheck()
     interval_ms: int = 150

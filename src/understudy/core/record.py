@@ -12,7 +12,7 @@ from understudy.core.text import Name
 
 
 class Phase(StrEnum):
-    """Where a cluster's failover stands (DESIGN 4)."""
+    """Where a cluster's failover stands."""
 
     BOOTSTRAPPING = "bootstrapping"
     STEADY = "steady"
@@ -29,7 +29,7 @@ class Phase(StrEnum):
 
 
 class Ground(StrEnum):
-    """Why a promotion cannot make two primaries (DESIGN 5.4)."""
+    """Why a promotion cannot make two primaries (docs/decisions/0010)."""
 
     FENCED = "fenced"
     """The old primary is verified dead, and marked so on its disk, under this epoch."""

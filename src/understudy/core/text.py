@@ -1,7 +1,7 @@
 """Text that may enter a configuration or a command of HAProxy or of an engine.
 
 Here live the only string types that the router accepts. Each one is checked when it is made, so that a newline, a
-space, a semicolon, a quote or a backslash cannot reach HAProxy by any path (DESIGN 6), nor the files and commands of an
+space, a semicolon, a quote or a backslash cannot reach HAProxy by any path, nor the files and commands of an
 engine. Nothing else may live here.
 """
 

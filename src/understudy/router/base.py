@@ -1,4 +1,4 @@
-"""The port to a proxy: whole desired state in, minimal change out (DESIGN 6). Adapters: HAProxy and a fake."""
+"""The port to a proxy: whole desired state in, minimal change out. Adapters: HAProxy and a fake."""
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The port to the store: small facts by key, with revisions (DESIGN 3). Adapters beside it; policy in control/.
+"""The port to the store: small facts by key, with revisions. Adapters beside it; policy in control/.
 
 A store has one revision, rising by one or more with each transaction that changes something; each entry carries the
 revision at which it was last changed. A transaction compares entries' revisions and, if all match, changes all of its

@@ -1,4 +1,4 @@
-"""A right for a limited time, kept under one key of any store and timed by each observer's own clock (DESIGN 5.1).
+"""A right for a limited time, kept under one key of any store and timed by each observer's own clock.
 
 The first part is pure and hands out conditions and changes, so that they can go into a transaction together with
 whatever the right is needed for; `LeaseKeeper` sends those that go alone.
