@@ -115,7 +115,8 @@ def test_what_a_cluster_promises_is_told_in_words():
 def test_timers_stay_while_agents_run():
     """Deadlines that are running rest on them."""
     (refused,) = cluster_changed(cluster={"timers": Timers.for_lease(2000)})[1]
-    assert "orders: its timers cannot change while the agents run" in refused
+    assert "orders: its timers cannot change while agents run" in refused
+    assert "end the agent and start it with the new spec" in refused
 
 
 def test_what_of_a_node_cannot_change():
@@ -159,6 +160,8 @@ def test_what_else_stays_while_agents_run():
     several = replace(SPEC, hosts=(*hosts, Host(Name("h2"), "10.0.0.2")))
     moved = replace(several, hosts=(*hosts, Host(Name("h2"), "10.0.0.3"), Host(Name("h3"), "10.0.0.4")))
     assert ["h2" in sentence for sentence in fixed_changes(several, moved)] == [True]
+    (refused,) = fixed_changes(several, replace(several, agent_port=1))
+    assert refused.endswith("set it back")  # the store would tell an agent that starts with another one to go away
     fewer = replace(several, routers=(Name("h1"),))
     assert fixed_changes(fewer, several) == ()
     assert ["h2 cannot stop being a router" in sentence for sentence in fixed_changes(several, fewer)] == [True]

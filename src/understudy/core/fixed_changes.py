@@ -23,10 +23,13 @@ def _agents_fixed(old: Spec, new: Spec) -> Iterator[str]:
     }
     for what, (was, wanted) in fixed.items():
         if was != wanted:
-            yield (
-                f"{what} cannot change while the agent runs ({was} is in force, {wanted} is asked for): "
-                "set it back, or end the agent and start it with the new spec"
-            )
+            how = "cannot change" if old.hosts else "cannot change while the agent runs"
+            yield f"{what} {how} ({was} is in force, {wanted} is asked for): set it back{_anew(old)}"
+
+
+def _anew(old: Spec) -> str:
+    """The other way out, where there is one: of several hosts each asks the store what is in force when it starts."""
+    return "" if old.hosts else ", or end the agent and start it with the new spec"
 
 
 def _hosts_fixed(old: Spec, new: Spec) -> Iterator[str]:
@@ -52,20 +55,17 @@ def _clusters_fixed(old: Spec, new: Spec) -> Iterator[str]:
     for service in new.clusters:
         former = old.cluster_service(service.name)
         if former is not None and former is not service:
-            yield from _cluster_fixed(former, service)
+            yield from _cluster_fixed(former, service, _anew(old))
 
 
-def _cluster_fixed(old: PostgresService, new: PostgresService) -> Iterator[str]:
+def _cluster_fixed(old: PostgresService, new: PostgresService, anew: str) -> Iterator[str]:
     if old.superuser.name != new.superuser.name:
         yield (
             f"{new.name}: the superuser {old.superuser.name} was made with the cluster and cannot become "
             f"{new.superuser.name}: set it back"
         )
     if old.cluster.timers != new.cluster.timers:
-        yield (
-            f"{new.name}: its timers cannot change while the agents run, for they rest on them: set them back, or end "
-            "the agents and start them with the new spec; the engines run on meanwhile"
-        )
+        yield f"{new.name}: its timers cannot change while agents run, for they rest on them: set them back{anew}"
     staying = [(former, node) for node in new.nodes if (former := old.node(node.name))]
     for former, node in staying:
         yield from _node_fixed(f"{new.name}/{node.name}", former, node)
