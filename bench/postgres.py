@@ -189,6 +189,7 @@ def _text(outcomes: Outcomes, *, memory: bool) -> str:
         "times ours",
         "lost",
         "acknowledged",
+        "etcd too",
         "client late",
     ]
     rows = [

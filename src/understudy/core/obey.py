@@ -130,6 +130,8 @@ def _rejoin(case: _Case) -> tuple[Action, ...]:
     if _may_write(report):
         return (Close(*case.common),)
     done = streams(report, source) and not report.closed_epoch
+    if case.record.phase is Phase.PROMOTING and report.node not in wanted_sync(case.record).voters:
+        return _NOTHING  # clients wait for the new primary, and it for others: it has no time for us yet
     if done or report.needs_rebuild or report.less_data or report.empty:
         return _NOTHING
     return (Rejoin(*case.patient, source),)

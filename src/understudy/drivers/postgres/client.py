@@ -8,7 +8,8 @@ RULES
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Self
 
 from psycopg import OperationalError, pq
@@ -34,6 +35,8 @@ class Session:
 
     def __init__(self, connection: PGconn) -> None:
         self._connection = connection
+        self._waiting: asyncio.Future[None] | None = None
+        self._wait_no_more: Callable[[], object] = lambda: None
 
     @classmethod
     async def open(cls, conninfo: str) -> Self:
@@ -54,7 +57,7 @@ class Session:
         waits_to_write = True
         while True:
             try:
-                await _ready(connection.socket, write=waits_to_write)
+                await self._ready(write=waits_to_write)
             except OperationalError:
                 raise _fault(connection) from None
             match connection.connect_poll():
@@ -96,7 +99,7 @@ class Session:
             else:
                 connection.send_query(sql.encode())
             while connection.flush():
-                await _ready(connection.socket, write=True)
+                await self._ready(write=True)
             return await self._rows()
         except OperationalError as error:
             self.close()
@@ -108,7 +111,7 @@ class Session:
         failure: SqlFault | None = None
         while True:
             while connection.is_busy():
-                await _ready(connection.socket, write=False)
+                await self._ready(write=False)
                 connection.consume_input()
             result = connection.get_result()
             if result is None:
@@ -129,8 +132,23 @@ class Session:
         return self._connection.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
 
     def close(self) -> None:
-        """End it."""
+        """End it. Whoever waits for an answer is told that none will come."""
+        if self._waiting is not None and not self._waiting.done():
+            self._wait_no_more()
+            self._waiting.set_exception(SqlFault("The session with PostgreSQL was ended."))
         self._connection.finish()
+
+    async def _ready(self, *, write: bool) -> None:
+        """Wait until the connection can be written to, or read from."""
+        loop, descriptor = asyncio.get_running_loop(), self._connection.socket
+        self._waiting = ready = loop.create_future()
+        (loop.add_writer if write else loop.add_reader)(descriptor, _done, ready)
+        self._wait_no_more = partial(loop.remove_writer if write else loop.remove_reader, descriptor)
+        try:
+            await ready
+        finally:
+            if ready.cancelled() or ready.exception() is None:  # else the number may be another connection's by now
+                self._wait_no_more()
 
 
 async def once(conninfo: str, sql: str, *values: str | None) -> list[Row]:
@@ -166,19 +184,6 @@ def _fault(connection: PGconn) -> SqlFault:
     text = connection.get_error_message().strip()
     first = text.splitlines()[0] if text else "it gave no reason"
     return SqlFault(f"PostgreSQL cannot be reached: {first}.")
-
-
-async def _ready(descriptor: int, *, write: bool) -> None:
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-    if write:
-        loop.add_writer(descriptor, _done, ready)
-    else:
-        loop.add_reader(descriptor, _done, ready)
-    try:
-        await ready
-    finally:
-        (loop.remove_writer if write else loop.remove_reader)(descriptor)
 
 
 def _done(ready: asyncio.Future[None]) -> None:

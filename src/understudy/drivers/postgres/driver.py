@@ -6,7 +6,7 @@ being primary), follow.py (being a standby), copying.py and rejoin.py (data), pr
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -35,7 +35,7 @@ from understudy.drivers.postgres import beside, binaries, check, control_file, c
 from understudy.drivers.postgres.beside import Beside
 from understudy.drivers.postgres.branches import Unknown
 from understudy.drivers.postgres.home import Home
-from understudy.drivers.postgres.observe import Said, Sight
+from understudy.drivers.postgres.observe import Sight
 from understudy.drivers.postgres.process import FILES_S, Engine, until
 from understudy.drivers.postgres.rejoin import Ladder, LossReport, tell, untold
 from understudy.drivers.postgres.settings import Place
@@ -168,7 +168,7 @@ class PostgresDriver:
             case Promote():
                 await promote.promote(engine, action.epoch, action.sync)
                 self._afterwards = asyncio.create_task(self._after_promotion())
-                self._look_out(self._sight.covered)
+                self._look_out(self._sight.is_covered)
             case Open():
                 await self._open(action.epoch)
             case SetSync():
@@ -218,7 +218,7 @@ class PostgresDriver:
         if not (await self._engine.state()).running:
             await self._must_be_startable()
         await follow.follow(self._engine, action.source, action.epoch)
-        self._look_out(lambda said: said.heard is not None)
+        self._look_out(self._sight.hears)
 
     async def _open(self, epoch: int) -> None:
         if not self._sight.covered(await self._sight.ask()):
@@ -270,7 +270,7 @@ class PostgresDriver:
         )
         await self._tell_discarded(home)
         await follow.follow(self._engine, action.source, action.epoch)
-        self._look_out(lambda said: said.heard is not None)
+        self._look_out(self._sight.hears)
 
     async def _list_before_copy(self, action: Rebuild) -> None:
         home = await self._settled()
@@ -334,14 +334,14 @@ class PostgresDriver:
 
     # ---- what comes soon ----
 
-    def _look_out(self, came: Callable[[Said], bool]) -> None:
+    def _look_out(self, came: Callable[[], Awaitable[bool]]) -> None:
         """Tell when it has come; a regular look would see it much later."""
         self._watch = asyncio.create_task(self._until(came))
 
-    async def _until(self, came: Callable[[Said], bool]) -> None:
+    async def _until(self, came: Callable[[], Awaitable[bool]]) -> None:
         with suppress(TimeoutError, DriverFault):
             async with asyncio.timeout(_WATCH_S):
-                await until(lambda: self._has(came), _WATCH_EVERY_S)
+                await until(came, _WATCH_EVERY_S)
         self._told()
 
     async def _after_close(self) -> None:
@@ -354,9 +354,6 @@ class PostgresDriver:
         with suppress(Refused):
             await self._engine.disk.do(self._engine.make_standby, FILES_S)
             await self._sight.look()
-
-    async def _has(self, came: Callable[[Said], bool]) -> bool:
-        return came(await self._sight.ask())
 
     def _stop_watching(self) -> None:
         if self._watch is not None:

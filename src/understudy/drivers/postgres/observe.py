@@ -57,6 +57,9 @@ SELECT r, current_setting('understudy.epoch', true), current_setting('understudy
   LEFT JOIN pg_stat_wal_receiver AS w ON true
 """
 """A receiver that has just begun has heard nothing yet, and gives one and the same time for both."""
+_HEARS = "SELECT FROM pg_stat_get_wal_receiver() AS w WHERE w.pid > 0 AND last_msg_send_time <> last_msg_receipt_time"
+_IS_HEARD = "SELECT FROM pg_stat_get_wal_senders() WHERE state = 'streaming' AND flush_lsn >= $1::pg_lsn"
+"""What changes soon after an action, asked again and again: so much less work than a look."""
 _EXHAUSTED = {"RecoveryWalStream", "RecoveryRetrieveRetryInterval"}
 """What the startup process waits for once it has replayed all that is on the disk."""
 _PROBE = "SELECT pg_logical_emit_message(true, 'understudy', 'probe')"
@@ -316,6 +319,18 @@ class Sight:
         """Take over what another node knows of its timelines (see branches.learn)."""
         data, account = self._engine.place.data, self._tools().account
         await self._files.do(lambda: branches.learn(data, told, account, offset), ANSWER_S)
+
+    async def hears(self) -> bool:
+        """Whether a standby has heard of whom it follows."""
+        return bool(await self._engine.ask(_HEARS, within_s=ANSWER_S))
+
+    async def is_covered(self) -> bool:
+        """Whether enough voters have all that was there before clients come in."""
+        if self._opening is not None and not await self._engine.ask(
+            _IS_HEARD, lsn.text(self._opening), within_s=ANSWER_S
+        ):
+            return False
+        return self.covered(await self.ask())
 
     def covered(self, said: Said) -> bool:
         """Whether enough voters have all that was there before clients come in."""

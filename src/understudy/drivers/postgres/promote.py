@@ -8,7 +8,6 @@ The flag is set since the engine was started; so between the two rules a write w
 
 import asyncio
 import signal
-import time
 
 from understudy.core.errors import Refused
 from understudy.core.record import SyncConfig
@@ -98,11 +97,8 @@ async def stop_gracefully(engine: Engine, epoch: int, deadline_s: float) -> None
     """Stop so that every standby that is connected has everything. Raises DriverFault when it had to be killed."""
     if not (await engine.state()).running:
         return
-    until_s = time.monotonic() + deadline_s
-    await engine.ask("CHECKPOINT", within_s=max(_MARGIN_S, deadline_s / 2))  # while clients still write
     engine.drop()
-    within_s = max(_MARGIN_S, until_s - time.monotonic() - _MARGIN_S)
-    await engine.process.stop(signal.SIGINT, within_s=within_s, epoch=epoch)
+    await engine.process.stop(signal.SIGINT, within_s=max(_MARGIN_S, deadline_s - _MARGIN_S), epoch=epoch)
     if await engine.disk.do(lambda: control_file.ended_in_order(engine.place.data), FILES_S) is None:
         raise DriverFault(
             f"{engine.place.name} did not stop in order within {deadline_s:.0f} s and was killed: "
