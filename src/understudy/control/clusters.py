@@ -36,6 +36,8 @@ from understudy.core.what_if import Forecast, Mishap, what_if
 from understudy.drivers.base import Prober
 from understudy.store.base import Store
 
+_CALM = (Phase.STEADY, Phase.REJOINING)
+"""Phases in which a primary serves, and nothing hurries."""
 ENDING_S = 15.0
 """How long each engine may take to end when everything ends."""
 
@@ -295,9 +297,9 @@ class Clusters:
                 structlog.get_logger().warning(f"{own.node.name} did not end as it should: {fault}")
 
     def _primaries(self) -> frozenset[str]:
-        """The addresses of the primaries' hosts, if this agent decides about one of the clusters and all are steady."""
+        """The addresses of the primaries' hosts, if this agent decides about one and each has one."""
         records = [(one.service, one.loop.record) for one in self._all()]
-        calm = all(record is not None and record.phase is Phase.STEADY for _, record in records)
+        calm = all(record is not None and record.phase in _CALM for _, record in records)
         if not calm or not any(one.loop.steward.holding for one in self._all()):
             return frozenset()
         nodes = [service.node(record.primary) for service, record in records if record is not None and record.primary]

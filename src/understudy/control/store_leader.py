@@ -11,8 +11,10 @@ from understudy.control.clock import Clock
 from understudy.store.base import Relocatable, Store, StoreFault
 
 LOOK_S = 5.0
-"""Between two looks at who leads."""
-MOVE_S = 30.0
+"""Between two looks at who leads, while the primaries are where they were."""
+NEWS_S = 0.5
+"""Between two looks at where the primaries are: after a failover the next loss may come soon."""
+MOVE_S = 10.0
 """Between two moves at least: whatever makes the store choose that member again must not make it move all the time."""
 
 
@@ -33,7 +35,9 @@ class StoreLeader:
         while True:
             primaries = self._primaries()
             moved = bool(primaries) and await self._move(store, primaries)
-            await self._clock.sleep(MOVE_S if moved else LOOK_S)
+            until_s = self._clock.now().boot_s + (MOVE_S if moved else LOOK_S)
+            while self._clock.now().boot_s < until_s and (moved or self._primaries() == primaries):
+                await self._clock.sleep(NEWS_S)
 
     async def _move(self, store: Relocatable, primaries: frozenset[str]) -> bool:
         """Whether the leader was moved, or asked to and refused."""
