@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from dataclasses import replace
 from functools import partial
@@ -171,7 +171,7 @@ def _assemble(  # noqa: PLR0917  # all that a cluster's parts are put together f
     key: bytes,
     clock: "Clock",
     service: PostgresService,
-    happened: "Callable[[Event], None]",
+    happened: Callable[[Event], Awaitable[None]],
     before: "Parts | None" = None,
 ) -> "Parts":
     """The nodes of this host, each with driver, guard and memory; those of before stay as they are."""
@@ -212,7 +212,7 @@ def _assemble(  # noqa: PLR0917  # all that a cluster's parts are put together f
     return Parts(tuple(engines), prober, CAPABILITIES)
 
 
-def _discarded(service: Name, happened: "Callable[[Event], None]", report: "LossReport") -> None:
+async def _discarded(service: Name, happened: Callable[[Event], Awaitable[None]], report: "LossReport") -> None:
     """What a node had beyond its source is out of its data, and saved: the journal says what it was."""
     data: dict[str, Fact] = {
         "epoch": report.epoch,
@@ -222,7 +222,7 @@ def _discarded(service: Name, happened: "Callable[[Event], None]", report: "Loss
         "path": report.path,
     }
     event = Event(EventKind.NODE_DISCARDED, f"{report.summary}.", service, Name(report.node), tuple(data.items()))
-    happened(event)
+    await happened(event)
 
 
 def _keep_password(spec: Spec, place: "StateDir", key: bytes, service: PostgresService) -> None:

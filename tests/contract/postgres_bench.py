@@ -126,15 +126,24 @@ class PostgresBench:
             (self.root / name).mkdir()
             account().give(self.root / name)
         for name in NODES:
-            self.processes[name] = GuardedEngine(self.root / f"guard-{name}", SystemClock())
-            self.drivers[name] = PostgresDriver(
-                self._service(name),
-                name,
-                data=self.data(name),
-                process=self.processes[name],
-                account=account(),
-                password=PASSWORD,
-            )
+            self._agent(name)
+
+    def _agent(self, name: Name) -> None:
+        self.processes[name] = GuardedEngine(self.root / f"guard-{name}", SystemClock())
+        self.drivers[name] = PostgresDriver(
+            self._service(name),
+            name,
+            data=self.data(name),
+            process=self.processes[name],
+            account=account(),
+            password=PASSWORD,
+        )
+
+    async def renew(self, name: Name) -> None:
+        """Let another agent take care of the node; guard and engine go on."""
+        await self.drivers[name].close()
+        await self.processes[name].close()
+        self._agent(name)
 
     def _service(self, own: Name) -> PostgresService:
         """The cluster as that node sees it: the others are reached through their links."""

@@ -8,16 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.contract.postgres_bench import ANY_ONE, DEADLINE_MS, NODES, PASSWORD, A, B, C, PostgresBench, account
+from tests.contract.postgres_bench import ANY_ONE, DEADLINE_MS, NODES, PASSWORD, A, B, C, PostgresBench
 
-from understudy.control.clock import SystemClock
-from understudy.control.cluster.guarded import GuardedEngine
 from understudy.core.actions import Action, Close, Follow, Freeze, Open, Promote, SetSync, Start
 from understudy.core.record import SyncConfig
 from understudy.core.report import Running
 from understudy.drivers.base import DriverFault, Observation
 from understudy.drivers.postgres import client, observe, settings
-from understudy.drivers.postgres.driver import PostgresDriver
 from understudy.drivers.postgres.prober import PostgresProber
 from understudy.drivers.postgres.process import runs_unguarded
 
@@ -109,18 +106,7 @@ async def test_agent_returns(cluster: Cluster) -> None:
     before = [await cluster.see(name) for name in (A, B)]
     pids = [(await cluster.family(name))[0] for name in (A, B)]
     for name in (A, B):
-        await cluster.bench.drivers[name].close()
-        await cluster.bench.processes[name].close()
-        process = GuardedEngine(cluster.bench.root / f"guard-{name}", SystemClock())
-        cluster.bench.processes[name] = process
-        cluster.bench.drivers[name] = PostgresDriver(
-            cluster.bench._service(name),
-            name,
-            data=cluster.bench.data(name),
-            process=process,
-            account=account(),
-            password=PASSWORD,
-        )
+        await cluster.bench.renew(name)
     primary = await cluster.see(A)
     assert (primary.promoted_epoch, primary.writable, primary.sync) == (1, True, ANY_ONE)
     assert primary.position.branches == before[0].position.branches

@@ -5,8 +5,8 @@ What happens to a cluster is control/cluster/'s and core/'s. How an engine is re
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -20,7 +20,7 @@ from understudy.control.cluster.loop import ClusterLoop, run, spawn
 from understudy.control.cluster.orders import Orders
 from understudy.control.cluster.picture import cluster_status
 from understudy.control.cluster.ports import OwnNode, Ports, PromiseRequest, Rerouter
-from understudy.control.journal import Journal
+from understudy.control.journal import RETRY_S, Journal
 from understudy.control.store_leader import StoreLeader
 from understudy.control.view import ClusterStatus, Wish
 from understudy.core.actions import Close, StopGracefully
@@ -100,9 +100,12 @@ class Assemble(Protocol):
     """Puts a cluster's parts together."""
 
     def __call__(
-        self, service: PostgresService, happened: Callable[[Event], None], before: Parts | None = None
+        self, service: PostgresService, happened: Callable[[Event], Awaitable[None]], before: Parts | None = None
     ) -> Parts:
-        """The parts; nodes that were there before keep theirs. `happened` is told what a driver did with data."""
+        """The parts; nodes that were there before keep theirs.
+
+        `happened` is told what a driver did with data, and returns when that is known for good.
+        """
         ...
 
 
@@ -223,9 +226,15 @@ class Clusters:
         for engine in gone:
             spawn(_let_go(engine))
 
-    def _happened(self, event: Event) -> None:
+    async def _happened(self, event: Event) -> None:
+        """Returns when the journal has it for good."""
         self._journal.append([event], self._clock.now().wall_s)
         self._tell(event)
+        while True:
+            with suppress(Refused):
+                await self._journal.flush()
+                return
+            await asyncio.sleep(RETRY_S)
 
     def _begin(self, service: PostgresService, parts: Parts) -> None:
         _claim(parts)

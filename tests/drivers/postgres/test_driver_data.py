@@ -11,6 +11,7 @@ from tests.contract.postgres_bench import PASSWORD as RIGHT
 from tests.drivers.postgres.real import PATIENCE_S
 
 from understudy.core.actions import Action, Close, Follow, Freeze, Open, Promote, Rebuild, Rejoin, StopGracefully
+from understudy.core.errors import Refused
 from understudy.core.lineage import contains
 from understudy.core.record import SyncConfig
 from understudy.core.report import Running
@@ -76,29 +77,53 @@ async def lose_some(bench: PostgresBench, old: Name, new: Name, other: Name, epo
 
 
 async def test_losses_are_told(bench: PostgresBench) -> None:
-    """What a node had for itself is told once, exactly, when it is out of its data: rewound or copied anew."""
+    """What a node had for itself is told once, exactly, when it is out of its data: rewound or copied anew.
+
+    Told means that whoever is told says so: an agent that ends before tells it again when it is back.
+    """
     told: list[LossReport] = []
+    deaf = True
+
+    async def hear(report: LossReport) -> None:
+        if deaf:
+            raise Refused("The store is away.")
+        told.append(report)
+
     for driver in bench.drivers.values():
-        driver._discarded = told.append
+        driver._discarded = hear
     lost = await lose_some(bench, A, B, C, 2)
     assert not told
     await do(bench, Rejoin, A, 2, source=B)
     await do(bench, Follow, C, 2, source=B)
+    await until(bench, A, lambda seen: seen.link_age_ms is not None)
+    await asyncio.sleep(0.2)
+    assert not told
+    await bench.renew(A)
+    bench.drivers[A]._discarded = hear
+    deaf = False
+    await until(bench, A, lambda _: len(told) == 1)
     assert [{one.xid for one in report.transactions} for report in told] == [lost]
     assert (told[0].node, told[0].source, told[0].epoch, told[0].complete) == (A, B, 2, True)
     again = await lose_some(bench, B, C, A, 3)
     await do(bench, Rebuild, B, 3, source=C, since=3, consent=False)
+    await until(bench, B, lambda _: len(told) == 2)
     assert [{one.xid for one in report.transactions} for report in told] == [lost, again]
     await do(bench, Rebuild, B, 3, source=C, since=3, consent=False)
     await do(bench, Follow, B, 3, source=C)
     await do(bench, Rejoin, A, 3, source=C)
+    await until(bench, A, lambda seen: seen.link_age_ms is not None)
+    await asyncio.sleep(0.2)
     assert len(told) == 2
 
 
 async def test_a_timeline_since_the_last_restart_point_is_no_loss(bench: PostgresBench) -> None:
     """A standby went on into a new timeline and died: what it has of it is its source's too, and stays in its log."""
     told: list[LossReport] = []
-    bench.drivers[C]._discarded = told.append
+
+    async def hear(report: LossReport) -> None:
+        told.append(report)
+
+    bench.drivers[C]._discarded = hear
     await level(bench)
     for name in (C, B):
         await do(bench, Freeze, name, 2)
@@ -112,6 +137,7 @@ async def test_a_timeline_since_the_last_restart_point_is_no_loss(bench: Postgre
     await do(bench, Rejoin, C, 2, source=B)
     await do(bench, Close, C, 2)
     await do(bench, Rebuild, C, 2, source=B, since=2, consent=False)
+    await asyncio.sleep(0.2)
     assert not told
 
 

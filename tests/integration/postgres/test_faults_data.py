@@ -154,8 +154,10 @@ def test_what_a_bounded_loss_lost_is_listed_row_for_row(bounded: PgHosts) -> Non
     assert report.complete
     assert report.bytes <= MAX_LOSS_MIB << 20
 
+    eventually(lambda: bool(told(pg, EventKind.NODE_DISCARDED, since)), "the journal has the loss")
     [event] = told(pg, EventKind.NODE_DISCARDED, since)
-    assert event.reason == report.summary
+    assert event.reason == f"{report.summary}."
+    assert dict(event.data)["lost_bytes"] == report.bytes
     [done] = told(pg, EventKind.FAILOVER_DONE, since)
     assert dict(done.data)["lost_bytes"] <= report.bytes
 

@@ -50,11 +50,16 @@ _MARGIN_S = 1.0
 """Of the time of what copies: to say how far it is."""
 
 
+async def _nobody(_report: LossReport) -> None:
+    """Who is told of losses where nobody cares."""
+
+
 class PostgresDriver:
     """One node's PostgreSQL.
 
     data: its directory, absolute. password: the superuser's, itself. account: whom PostgreSQL runs as.
-    discarded: is told what this node had that its source has not, once that is out of its data (saved beside it).
+    discarded: is told what this node had that its source has not, once that is out of its data (saved beside it); when
+    it returns, that is known for good, else it is told again.
     """
 
     def __init__(
@@ -66,7 +71,7 @@ class PostgresDriver:
         process: EngineProcess,
         account: Account,
         password: str,
-        discarded: Callable[[LossReport], None] = lambda _report: None,
+        discarded: Callable[[LossReport], Awaitable[None]] = _nobody,
     ) -> None:
         self._place = _place(service, name, beside.of(data))
         self._account = account
@@ -82,6 +87,9 @@ class PostgresDriver:
         self._watch: asyncio.Task[None] | None = None
         self._afterwards: asyncio.Task[None] | None = None
         self._telling: asyncio.Task[None] | None = None
+        self._confessing: asyncio.Task[None] | None = None
+        """None until the first time."""
+        self._untold = False
         self._receiver: tuple[int, int] | None = None
         """The process that holds the link, and its pidfd."""
 
@@ -137,6 +145,8 @@ class PostgresDriver:
         """Look."""
         seen = await self._sight.look()
         self._watch_receiver()
+        if seen.link_age_ms is not None and self._confessing is None:
+            self._tell_discarded()  # what the agent before this one did not come to
         return seen
 
     async def perform(self, action: Action) -> None:
@@ -183,7 +193,7 @@ class PostgresDriver:
     async def close(self) -> None:
         """Let go of it; the engine goes on."""
         self._stop_watching()
-        for task in (self._afterwards, self._telling):
+        for task in (self._afterwards, self._telling, self._confessing):
             if task is not None:
                 task.cancel()
         self._forget_receiver()
@@ -243,7 +253,7 @@ class PostgresDriver:
         with suppress(Refused):  # as far as it can be told: all of it is kept
             await self._list_before_copy(action)
         await copying.put_in_place(home)
-        await self._tell_discarded(home)
+        self._tell_discarded()
         self._programs = None
         await self._sight.learn(told, None)
 
@@ -268,7 +278,7 @@ class PostgresDriver:
             epoch=action.epoch,
             patience_s=max(_MARGIN_S, within_s - _MARGIN_S),
         )
-        await self._tell_discarded(home)
+        self._tell_discarded()
         await follow.follow(self._engine, action.source, action.epoch)
         self._look_out(self._sight.hears)
 
@@ -280,10 +290,23 @@ class PostgresDriver:
         ladder, source = self._the_ladder(home), self._sources.of(action.source)
         await ladder.list_before_copy(source, ours=ours, theirs=theirs, epoch=action.epoch)
 
-    async def _tell_discarded(self, home: Home) -> None:
-        for report in await home.on_disk(partial(untold, home.data)):
-            self._discarded(report)
-            await home.on_disk(partial(tell, report))
+    def _tell_discarded(self) -> None:
+        """Have everything told that is out of the data, and that nobody was told of yet."""
+        self._untold = True
+        if self._confessing is None or self._confessing.done():
+            self._confessing = asyncio.create_task(self._until_all_is_told())
+
+    async def _until_all_is_told(self) -> None:
+        disk, data = self._engine.disk, self._place.data
+        while self._untold:
+            self._untold = False
+            try:
+                for report in await disk.do(partial(untold, data), FILES_S):
+                    await self._discarded(report)
+                    await disk.do(partial(tell, report), FILES_S)
+            except Refused:  # the disk does not answer
+                self._untold = True
+                await asyncio.sleep(_AGAIN_S)
 
     # ---- what they need ----
 

@@ -19,6 +19,8 @@ from understudy.drivers.postgres.promote import ensure_slots
 
 _HOPELESS_S = 2.0
 """A standby that cannot be frozen in this time is killed, which freezes it for certain."""
+_GO_ON = "SELECT pg_wal_replay_resume() WHERE pg_is_wal_replay_paused()"
+"""A receiver is only begun by who replays: one that a person had pause would follow nobody any more."""
 _RECEIVERS = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walreceiver'"
 
 
@@ -58,6 +60,7 @@ async def follow(engine: Engine, source: Name, epoch: int) -> None:
         now = await engine.in_force()
         if (now.source, now.clients) != (source, True):
             await engine.reload(source=source, clients=True)
+            await engine.ask(_GO_ON)
     await ensure_slots(engine, anew=True)
 
 
