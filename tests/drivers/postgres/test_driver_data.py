@@ -21,6 +21,7 @@ from understudy.drivers.postgres import beside, client
 from understudy.drivers.postgres.rejoin import LossReport
 
 A, B, C = NODES = Name("a"), Name("b"), Name("c")
+SEGMENT_BYTES = 16 << 20
 NOBODY = SyncConfig(frozenset(), 0)
 
 
@@ -161,6 +162,16 @@ async def until(bench: PostgresBench, name: Name, true: Callable[[Observation], 
         while not true(seen := await bench.drivers[name].observe()):  # noqa: ASYNC110  engines are looked at
             await asyncio.sleep(0.02)
     return seen
+
+
+async def test_the_empty_rest_of_a_file_of_the_log_is_no_other_history(bench: PostgresBench) -> None:
+    """A standby whose log ends where the next file will begin is on its timeline all the same, and is not copied."""
+    await level(bench)
+    before = (await bench.drivers[B].observe()).position
+    await client.once(bench.drivers[A]._engine.conninfo("test"), "SELECT pg_switch_wal()")
+    seen = await until(bench, B, lambda seen: seen.position is not None and seen.position.offset % SEGMENT_BYTES == 0)
+    assert seen.position.branches == before.branches
+    assert contains(seen.position, before)
 
 
 async def test_check(bench: PostgresBench) -> None:

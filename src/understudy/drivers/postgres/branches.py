@@ -85,6 +85,9 @@ class Log:
         """Whether the byte before `offset` was written as part of this timeline."""
         page = (offset - 1) // self.page_bytes * self.page_bytes
         head = self._read(timeline, page, _PAGE.size)
+        if not any(head):  # behind a switch to the next file all is zero, heads of pages too
+            page -= page % self.segment_bytes
+            head = self._read(timeline, page, _PAGE.size)
         return len(head) == _PAGE.size and _PAGE.unpack(head)[3] == page
 
     def first_record(self, timeline: int, start: int, offset: int) -> bytes | None:

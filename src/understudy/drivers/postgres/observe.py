@@ -48,15 +48,17 @@ SELECT r, current_setting('understudy.epoch', true), current_setting('understudy
        CASE WHEN r THEN pg_last_wal_receive_lsn() END, CASE WHEN r THEN pg_last_wal_replay_lsn() END,
        CASE WHEN NOT r THEN pg_current_wal_flush_lsn() END,
        CASE WHEN NOT r THEN pg_walfile_name(pg_current_wal_flush_lsn()) END,
-       (SELECT string_agg(wait_event, '') FROM pg_stat_activity WHERE backend_type = 'startup'),
-       w.pid, CASE WHEN w.last_msg_send_time <> w.last_msg_receipt_time THEN w.last_msg_receipt_time END,
+       waits, w.pid, CASE WHEN w.last_msg_send_time <> w.last_msg_receipt_time THEN w.last_msg_receipt_time END,
        extract(epoch FROM clock_timestamp() - w.last_msg_receipt_time),
        CASE WHEN NOT r THEN (SELECT string_agg(application_name || ' ' || flush_lsn, ',') FROM pg_stat_replication
                               WHERE state = 'streaming' AND flush_lsn IS NOT NULL) END
-  FROM (SELECT pg_is_in_recovery() AS r OFFSET 0) AS role
+  FROM (SELECT pg_is_in_recovery() AS r,
+               (SELECT string_agg(wait_event, '') FROM pg_stat_activity WHERE backend_type = 'startup') AS waits
+         OFFSET 0) AS role
   LEFT JOIN pg_stat_wal_receiver AS w ON true
 """
-"""A receiver that has just begun has heard nothing yet, and gives one and the same time for both."""
+"""A receiver that has just begun has heard nothing yet, and gives one and the same time for both. Whether all on the
+disk is replayed is asked before how far that is: the other way round it could be said of less than all."""
 _HEARS = "SELECT FROM pg_stat_get_wal_receiver() AS w WHERE w.pid > 0 AND last_msg_send_time <> last_msg_receipt_time"
 _IS_HEARD = "SELECT FROM pg_stat_get_wal_senders() WHERE state = 'streaming' AND flush_lsn >= $1::pg_lsn"
 """What changes soon after an action, asked again and again: so much less work than a look."""
