@@ -133,8 +133,8 @@ def test_what_a_bounded_loss_lost_is_listed_row_for_row(bounded: PgHosts) -> Non
     host = NODES[old]
     with pg.ledger(writers=WRITERS) as ledger:
         ledger.wait_writing()
-        pg.part(host, [other for other in ENGINES if other != host], [ENGINE_PORT])
-        time.sleep(0.5)
+        parted_s = pg.part(host, [other for other in ENGINES if other != host], [ENGINE_PORT])
+        wait_until(lambda: sum(at_s > parted_s + 0.1 for at_s, _ in ledger.acknowledgements()) > WRITERS, "losses", 5)
         struck_s = pg.link_down(host)
         wait_until(lambda: pg.primary() not in {"", old}, "another is primary")
         assert ledger.wait_over(struck_s, least_s=1)
