@@ -5,7 +5,6 @@ position in a frozen node's report is from after the freeze. Times that somethin
 """
 
 from dataclasses import replace
-from functools import partial
 
 from understudy.control.cluster.beats import beat
 from understudy.control.cluster.lane import Lane
@@ -235,12 +234,17 @@ class Reporter:
         due_s = self._due_s if report is self._written else self._again_s
         if now_s >= due_s and not self.lane.busy:
             due_s = self._due_s = next_beat_s(now_s, self._timers.report_ms if leading else self._timers.renew_ms)
-            self.lane.start(partial(self._write, report), now_s + self._timers.timeout_ms / 1000)
+            self.lane.start(self._write, now_s + self._timers.timeout_ms / 1000)
         return self.lane.until(due_s, now_s)
 
-    async def _write(self, report: NodeReport) -> bool:
-        """On condition that nobody has written since: a report that was held up on its way must not replace a newer."""
-        sight = self._mirror.get(self._key)
+    async def _write(self) -> bool:
+        """On condition that nobody has written since: a report that was held up on its way must not replace a newer.
+
+        What is written is the newest there is by now: a look that began in the same tick may be back already.
+        """
+        report, sight = self._state.report, self._mirror.get(self._key)
+        if report is None:
+            return True
         if not self._counter:
             word = told(sight.value)
             self._counter = word.counter if word is not None else 0
