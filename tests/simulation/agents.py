@@ -125,7 +125,7 @@ class SimClock:
 
     def now(self) -> Now:
         """This moment."""
-        return Now(self._clock.boot_s(), self._clock.wall_s())
+        return self._clock.now()
 
     async def sleep(self, duration_s: float) -> None:
         """Come back after that time."""

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any
 
+from understudy.core.clock import Now
+
 Call = Callable[..., Any]
 MOST_AT_ONCE = 20_000
 """How many steps one event may lead to in the same moment."""
@@ -32,7 +34,8 @@ class Scheduler:
 
     def later(self, delay_s: float, call: Call, *args: Any) -> None:
         """Run the call after that time."""
-        self.at(self.now_s + delay_s, call, *args)
+        self._made += 1
+        heappush(self._heap, (self.now_s + delay_s, self._made, call, args))
 
     def soon(self, call: Call, *args: Any) -> None:
         """Run the call in this very moment, after everything that is already due."""
@@ -70,14 +73,21 @@ class Clock:
         self.rate = rate
         self._booted_s = booted_s
         self._wall_s = wall_s
+        self._read_s = -1.0
+        """When `now` was worked out last; below 0: it holds no more."""
+        self._now = Now(0.0, 0.0)
+
+    def now(self) -> Now:
+        """What both clocks say; looked at many times in the same moment."""
+        true_s = self._scheduler.now_s
+        if true_s != self._read_s:
+            self._read_s = true_s
+            self._now = Now((true_s - self._booted_s) * self.rate, self._wall_s + true_s * self.rate)
+        return self._now
 
     def boot_s(self) -> float:
         """What CLOCK_BOOTTIME says on this host."""
         return (self._scheduler.now_s - self._booted_s) * self.rate
-
-    def wall_s(self) -> float:
-        """What people's time is on this host."""
-        return self._wall_s + self._scheduler.now_s * self.rate
 
     def true_s(self, boot_s: float) -> float:
         """When the boot clock will have come so far (a nanosecond later, for the rounding)."""
@@ -85,8 +95,9 @@ class Clock:
 
     def reboot(self) -> None:
         """The boot clock begins anew."""
-        self._booted_s = self._scheduler.now_s
+        self._booted_s, self._read_s = self._scheduler.now_s, -1.0
 
     def step_wall(self, by_s: float) -> None:
         """Somebody sets the wall clock."""
         self._wall_s += by_s
+        self._read_s = -1.0

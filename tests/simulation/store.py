@@ -6,7 +6,7 @@ place: `Replaced` for whoever knew more).
 """
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from enum import Enum, auto
 from random import Random
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from tests.simulation.hosts import Process
 from tests.simulation.network import Network
 from tests.simulation.scheduler import Scheduler
-from tests.simulation.work import Awaited
+from tests.simulation.work import Awaited, Work
 
 from understudy.store.base import (
     Change,
@@ -128,13 +128,17 @@ class StoreServer:
     def _tell(self, changes: Sequence[Put | Delete], revision: int) -> None:
         seen = [Change(one.key, one.value if isinstance(one, Put) else None, revision) for one in changes]
         news: dict[str, list[Change]] = {}
+        over = False
         for feed in self.feeds:
             prefix = feed.prefix
             if prefix not in news:
                 news[prefix] = [change for change in seen if change.key.startswith(prefix)]
-            if news[prefix]:
+            if not feed.process.alive:
+                feed.whole = False  # its host says so
+            elif news[prefix]:
                 self._send(feed, news[prefix])
-        if any(not feed.whole for feed in self.feeds):
+            over = over or not feed.whole
+        if over:
             self.feeds = [feed for feed in self.feeds if feed.whole]
 
     def _send(self, feed: "Feed", changes: list[Change]) -> None:
@@ -143,7 +147,10 @@ class StoreServer:
 
 
 class Feed:
-    """One watch, on its way from the store to a process, which goes through it as an async iterator."""
+    """One watch, on its way from the store to a process, which goes through it as an async iterator.
+
+    What it awaits is the feed itself, each time anew: nothing is made for a change but the change.
+    """
 
     NOTICE_S = 1.0
     """After what time a process notices that its connection is broken."""
@@ -153,8 +160,8 @@ class Feed:
         self.process = process
         self._begin: Callable[[Feed], Awaitable[None]] | None = begin
         self.whole = True
+        self.waiter: Work | None = None
         self._news: deque[Change] = deque()
-        self._waiting: Awaited[None] | None = None
         self._ended = False
 
     def arrive(self, changes: list[Change]) -> None:
@@ -174,30 +181,30 @@ class Feed:
         self._wake()
 
     def _wake(self) -> None:
-        if self._waiting is not None:
-            self._waiting.give(None)
+        waiter, self.waiter = self.waiter, None
+        if waiter is not None:
+            waiter.go_on()
 
     def __aiter__(self) -> "Feed":
         return self
 
-    async def __anext__(self) -> Change:
-        """The next change. Raises StoreFault when the connection is known to be broken."""
-        if self._begin is not None:
-            begin, self._begin = self._begin, None
-            await self._wait_for(begin(self))
-        while not self._news:
-            if self._ended:
-                raise StoreFault("The connection to the store broke; list again.")
-            self._waiting = Awaited()
-            await self._wait_for(self._waiting)
-        return self._news.popleft()
+    def __anext__(self) -> "Feed":
+        return self
 
-    async def _wait_for(self, coming: Awaitable[None]) -> None:
+    def __await__(self) -> Generator[Any, None, Change]:
+        """The next change. Raises StoreFault when the connection is known to be broken."""
         try:
-            await coming
+            if self._begin is not None:
+                begin, self._begin = self._begin, None
+                yield from begin(self).__await__()
+            while not self._news and not self._ended:
+                yield self
         except BaseException:
             self.whole = False  # nobody listens any more
             raise
+        if not self._news:
+            raise StoreFault("The connection to the store broke; list again.")
+        return self._news.popleft()
 
 
 class HostStore:
@@ -236,11 +243,11 @@ class HostStore:
         await self._process.effect()
         awaited: Awaited[Answer] = Awaited()
         here, network, server = self._process.host.name, self._server.network, self._server
-        delay_s = network.delay_s() + server.slow_s
-        if network.reaches(here, STORE):
+        delay_s, there = network.delay_s() + server.slow_s, network.reaches(here, STORE)
+        if there:
             server.scheduler.later(delay_s, self._arrive, happen, awaited, changes)
         if (
-            not network.reaches(here, STORE)
+            not there
             or not network.reaches(STORE, here)
             or delay_s * 2 > self._timeout_s
             or (server.majority is Majority.LOST)
@@ -254,7 +261,7 @@ class HostStore:
         if self._generation != server.generation:
             self._generation = server.generation  # whoever is told opens it anew
             fault = Replaced("The store that answers is an older state of the one we knew; open it anew.")
-            return self._answer(awaited, lambda: awaited.fail(fault))
+            return self._answer(awaited, awaited.fail, fault)
         if server.majority is Majority.LOST:
             if changes:
                 server.perhaps_later(lambda: self._happen_unheard(happen))
@@ -263,18 +270,17 @@ class HostStore:
         try:
             answer = happen()
         except StoreFault as raised:
-            kept = raised
-            return self._answer(awaited, lambda: awaited.fail(kept))
-        return self._answer(awaited, lambda: awaited.give(answer))
+            return self._answer(awaited, awaited.fail, raised)
+        return self._answer(awaited, awaited.give, answer)
 
     def _happen_unheard(self, happen: Callable[[], Answer]) -> None:
         happen()
 
-    def _answer(self, awaited: Awaited[Answer], give: Callable[[], None]) -> None:
+    def _answer(self, awaited: Awaited[Answer], tell: Callable[[Any], None], answer: object) -> None:
         """The answer goes back, if it gets there."""
         server, here = self._server, self._process.host.name
         if server.network.reaches(STORE, here):
-            server.scheduler.later(server.network.delay_s() + server.slow_s, self._process.do, give)
+            server.scheduler.later(server.network.delay_s() + server.slow_s, self._process.do, tell, answer)
         else:
             self._process.later(self._timeout_s, self._give_up, awaited, True)
 

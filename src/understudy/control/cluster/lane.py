@@ -34,7 +34,9 @@ class Lane:
 
     def until(self, due_s: float, now_s: float) -> float:
         """When to come again, if there is something to do at `due_s`: not before the lane is free."""
-        if not self.busy or due_s > now_s:
+        if not self.busy:
+            return due_s
+        if due_s > now_s:
             return min(due_s, self.deadline_s)
         self._wanted = True
         return self.deadline_s

@@ -228,8 +228,7 @@ class ClusterLoop:
         if sight.content == (before.content if before else None):
             return
         self.steward.stir()
-        now_s = self._ports.clock.now().boot_s
-        bound = any(keeper.state.promise.until_s > now_s for keeper in self._keepers)  # which a death may end
+        bound = any(keeper.state.promise.until_s > sight.since_s for keeper in self._keepers)  # which a death may end
         if sight.key in self._urgent or self.steward.holding or bound:
             self._ports.wake()
 

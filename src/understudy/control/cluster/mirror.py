@@ -48,6 +48,8 @@ class Mirror:
         self._wake = ports.wake
         self._changed = changed
         self._sights: dict[str, Sight] = {}
+        self._there: dict[str, list[str]] = {}
+        """By prefix, the keys that are there; forgotten whenever one comes or goes."""
         self._newest = 0
         self._follower: Work | None = None
         self.began_s = 0.0
@@ -77,8 +79,11 @@ class Mirror:
 
     def under(self, prefix: str) -> list[Sight]:
         """The entries that are there, by the order of their keys."""
-        found = (sight for key, sight in self._sights.items() if key.startswith(prefix) and sight.value is not None)
-        return sorted(found, key=lambda sight: sight.key)
+        keys = self._there.get(prefix)
+        if keys is None:
+            found = (key for key, sight in self._sights.items() if key.startswith(prefix) and sight.value is not None)
+            keys = self._there[prefix] = sorted(found)
+        return [self._sights[key] for key in keys]
 
     def note(self, change: Put | Delete, revision: int) -> None:
         """Take in what we have written ourselves; the watch brings it again, which changes nothing."""
@@ -133,6 +138,8 @@ class Mirror:
             if same or (revision <= before.revision and not back):
                 return
         self._newest = max(self._newest, revision)
+        if before is None or (before.value is None) != (value is None):
+            self._there.clear()
         now_s = self._clock.now().boot_s
         self._heard(now_s)
         sight = self._sights[key] = Sight(key, value, revision, now_s, content(value))
