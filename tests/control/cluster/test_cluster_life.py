@@ -1,17 +1,21 @@
 """The life of a cluster under the real loop: born, failed over, handed over, paused, cut off from the store."""
 
 import asyncio
+from dataclasses import replace
+from math import inf
 
 import pytest
 from tests.control.cluster.stage import H1, H2, H3, NODES, ORDERS, Stage, born, play, well
 
 from understudy.control.cluster import observer, steward
 from understudy.control.cluster.ports import NodeFacts, PromiseRequest
+from understudy.control.keys import cluster_record
 from understudy.core.codec import encode
-from understudy.core.record import DutyKind, Phase, RequestKind
-from understudy.core.report import Decision, Running
+from understudy.core.record import Duty, DutyKind, Phase, RequestKind
+from understudy.core.report import Decision, Promise, Running
 from understudy.core.text import Name
 from understudy.drivers.fake import MARIADB, POSTGRES, REDIS
+from understudy.store.base import Put
 
 FLAVOURS = pytest.mark.parametrize("flavour", [POSTGRES, REDIS, MARIADB], ids=lambda one: one.name)
 
@@ -158,6 +162,23 @@ def test_a_promise_to_a_dead_primary_is_moot() -> None:
         assert took_s < 2.0
         assert stage.record().primary != old.node.name
         assert not stage.lost()
+
+    play(scene)
+
+
+def test_a_promise_to_a_primary_long_gone_is_moot() -> None:
+    """The one promised to has been followed by another, which is verified dead: nobody waits for that promise."""
+
+    async def scene(stage: Stage) -> None:
+        await born(stage)
+        old = stage.primary()
+        for agent in stage.agents.values():
+            agent.loop._keepers[0].state.promise = Promise(1, inf)
+        duties = (Duty(n.name, DutyKind.CLOSED if n.name == old.name else DutyKind.FROZEN) for n in NODES)
+        record = replace(stage.record(), epoch=3, serial=99, phase=Phase.FENCING, primary=None, previous=old.name)
+        record = replace(record, duties=tuple(duties))
+        await stage.store.transact([], [Put(cluster_record(ORDERS), encode(record))])
+        await stage.until(lambda: stage.primary() not in (None, old), 2.0)
 
     play(scene)
 

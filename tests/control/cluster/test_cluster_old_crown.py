@@ -1,12 +1,16 @@
 """A crown that was not seen to come may be from a state of the store that has long passed."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
+from tests.control.cluster.mortal import MortalStore
 from tests.control.cluster.stage import LOSSY, Stage, born, play, well
 
 from understudy.core.record import Phase
+from understudy.core.text import Name
 from understudy.drivers.fake import POSTGRES, FakeEngine
+from understudy.store.base import Change
 
 
 def promotions_take(stage: Stage, promote_s: float) -> None:
@@ -88,5 +92,47 @@ def test_a_crown_is_not_obeyed_on_what_was_not_heard() -> None:
         stage.outage(away=False)
         await stage.until(lambda: winner.open, 20, write=False)
         assert winner.promoted_epoch == epoch
+
+    play(scene, POSTGRES)
+
+
+def test_a_crown_is_not_obeyed_by_an_old_record() -> None:
+    """Whose watch is late does not promote by what has been decided on since: its engine died after it was promoted."""
+
+    async def scene(stage: Stage) -> None:
+        late, behind = set(), []
+        store_of, touch = stage.store_of, stage.doom.touch
+
+        def late_store_of(host: Name) -> MortalStore:
+            store = store_of(host)
+            watch = store.watch
+
+            async def watch_late(prefix: str, after_revision: int) -> AsyncIterator[Change]:
+                async for change in watch(prefix, after_revision):
+                    while host in late:
+                        await asyncio.sleep(0.01)
+                    yield change
+
+            store.watch = watch_late
+            return store
+
+        async def compare(host: Name, what: str) -> None:
+            if what == "before Promote" and stage.agents[host].loop.record.serial < stage.record().serial:
+                behind.append(host)
+            await touch(host, what)
+
+        stage.store_of, stage.doom.touch = late_store_of, compare
+        await born(stage)
+        winner = await crowned(stage)
+        late.add(winner.node.host)
+        await stage.until(lambda: stage.record().phase is not Phase.PROMOTING, 20, write=False)
+        for host in [one for one in stage.agents if one not in late]:
+            stage.agents[host].die()
+        winner.kill()
+        await asyncio.sleep(1)
+        assert not behind
+        late.clear()
+        stage.start(*(host for host, agent in stage.agents.items() if not agent.alive))
+        await well(stage)
 
     play(scene, POSTGRES)

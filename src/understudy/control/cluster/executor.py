@@ -90,9 +90,11 @@ class Executor:
             self._end(now_s, "")
 
     def _moot(self, record: ClusterRecord) -> bool:
-        """Whether the primary that was promised to is verified dead: nothing is left for the promise to protect."""
-        promised = self._state.promise.epoch
-        return promised > 0 and record.epoch == promised + 1 and self._closed(record)
+        """Whether nothing is left for the promise to protect: the primary before this epoch is verified dead.
+
+        It is the one that was promised to, or a later one, which was crowned on a proof that the other's part was over.
+        """
+        return 0 < self._state.promise.epoch < record.epoch and self._closed(record)
 
     def _next(self, now: Now, record: ClusterRecord) -> float:
         state, report = self._state, self._state.report

@@ -6,12 +6,14 @@ RULES
 3. A promise binds by this host's own clock, a little longer than was asked, and over a restart of the agent.
 4. As long as a deadline rests on promises, the report does not say that a newer electorate was read: the steward might
    forget the older one, by which they were given.
-5. An agent that ends in order takes a longer lease, for the time that the next one needs to begin. A guard's deadline
+5. A guard is armed first by a renewal on condition that the record in sight is the newest: what has been decided since
+   cannot have been missed, though the watch may be behind the renewal.
+6. An agent that ends in order takes a longer lease, for the time that the next one needs to begin. A guard's deadline
    cannot be moved back; so no renewal ends before the one that it follows, whoever sent that.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,7 +25,7 @@ from understudy.control.cluster.mirror import Mirror, Sight
 from understudy.control.cluster.node_state import NodeState
 from understudy.control.cluster.observer import next_beat_s, told
 from understudy.control.cluster.ports import Ports, PromiseRequest
-from understudy.control.keys import cluster_report
+from understudy.control.keys import cluster_record, cluster_report
 from understudy.core.cluster import Node
 from understudy.core.codec import Undecodable
 from understudy.core.errors import Refused
@@ -31,7 +33,7 @@ from understudy.core.quorum import promised
 from understudy.core.record import ClusterRecord
 from understudy.core.report import OwnLease, Promise, Running
 from understudy.core.text import Name
-from understudy.store.base import Outcome, StoreFault
+from understudy.store.base import Expect, Outcome, StoreFault
 from understudy.store.lease import DRIFT, Claim, Held, Lease, LeaseSight, see
 
 LEAVE_LEASES = 3
@@ -114,6 +116,7 @@ class Tenure:
         self._noting = Lane(ports.spawn, ports.wake)
         self._asking = {node: Lane(ports.spawn, ports.wake) for node in ports.service.nodes}
         self._record: ClusterRecord | None = None
+        self._record_key = cluster_record(ports.service.name)
         self._foreign = False
         self._due_s = 0.0
         self._tried = -1
@@ -164,9 +167,12 @@ class Tenure:
         if not self._lane.busy and (now_s >= self._due_s or self._guard_is_new(lease)):
             self._take_up(lease.epoch, sight.since_s)
             claim = self._claim(sight, lease, now_s)
+            expects = [claim.expect]
+            if self._state.lease.epoch != lease.epoch:
+                expects.append(self._mirror.get(self._record_key).expect())
             self._due_s = next_beat_s(now_s, self._timers.renew_ms)
             self._tried = self._state.generation
-            self._lane.start(partial(self._renew, claim), now_s + self._timers.timeout_ms / 1000)
+            self._lane.start(partial(self._renew, claim, expects), now_s + self._timers.timeout_ms / 1000)
         return self._lane.until(self._due_s, now_s)
 
     def bound(self, record: ClusterRecord) -> int:
@@ -233,9 +239,9 @@ class Tenure:
         """Whether the guard has yet to be armed, and something has happened to the engine since that was last tried."""
         return self._state.lease.epoch != lease.epoch and self._tried != self._state.generation
 
-    async def _renew(self, claim: Claim) -> bool:
+    async def _renew(self, claim: Claim, expects: Sequence[Expect]) -> bool:
         try:
-            outcome = await self._ports.store.transact([claim.expect], [claim.put])
+            outcome = await self._ports.store.transact(expects, [claim.put])
             if not outcome.committed:
                 await self._mirror.refresh()
                 self._due_s = 0.0
@@ -244,6 +250,7 @@ class Tenure:
             self._ask(self._ports.clock.now().boot_s)
             return False
         self._mirror.note(claim.put, outcome.revision)
+        self._take_up(claim.lease.epoch, 0.0)  # the answer may be the first of a new contact
         armed = await self._arm(claim.lease.epoch, claim.sent_s + claim.lease.duration_ms / 1000, by_promises=0)
         return await self._ripens(claim) or armed
 
