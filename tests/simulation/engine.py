@@ -356,8 +356,10 @@ class Engine:
             link.standby, lambda: self._lost(link), link.standby.hear, link.token, start, entries, self.data.branches
         )
 
-    def _lost(self, link: _Link) -> None:
-        """A message was lost: the connection is broken; both ends find out."""
+    def _lost(self, link: _Link | None) -> None:
+        """A message was lost, in whichever direction: the connection is broken; both ends find out."""
+        if link is None:
+            return
         if self.links.get(link.standby.name) is link:
             del self.links[link.standby.name]
         link.standby.broken(link.token)
@@ -486,7 +488,8 @@ class Engine:
         if self._token and self.source and self.data.follow == self.source:
             source = self.peers[self.source]
             have = len(self.data.log) if not self.rules.flush_first else self.data.flushed
-            self._to(source, _nothing, source.acked, self.name, self._token, have)
+            link = source.links.get(self.name)
+            self._to(source, lambda: source._lost(link), source.acked, self.name, self._token, have)
 
     # Becoming primary, and ceasing to be.
 

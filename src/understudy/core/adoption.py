@@ -1,7 +1,8 @@
 """Records that are missing, or older than the nodes: being born, and being made anew above what the nodes carry. Pure.
 
 RULES
-1. A cluster is born only when every node of the spec is heard and none carries an identity.
+1. A cluster is born only when every node of the spec is heard and none carries an identity; so must everybody be whom
+   they knew to have had a duty in a record that is lost: the data may be with one that has left the spec.
 2. A store that was lost, or restored from a backup, is noticed because nodes carry a higher epoch, a higher serial, or
    (most of them) another identity. Then nothing is done before a majority of them agrees on what they carry.
 3. The new record stands above everything that may have been decided in the lost one: epochs only rise. Who was primary
@@ -64,7 +65,17 @@ def unborn(view: ClusterView) -> str:
         return (
             f"{listed(silent, most=9)} not heard: a cluster is born, or found again, by nodes that say what they have"
         )
+    if lost := [str(name) for name in _remembered(reports) if name not in reports]:
+        return (
+            f"{listed(lost, most=9)}, with a duty in a record that is lost, not heard: it may have the data; start its "
+            "agent, or put back a backup of the store, or remove what the other nodes remember of the cluster"
+        )
     return disagreement(view)
+
+
+def _remembered(reports: dict[Name, NodeReport]) -> list[Name]:
+    """Who had a duty in the newest record that any of these nodes has read."""
+    return sorted({name for report in reports.values() for name in report.company})
 
 
 def birth(view: ClusterView) -> ClusterRecord | None:
@@ -72,7 +83,7 @@ def birth(view: ClusterView) -> ClusterRecord | None:
     reports = heard(view)
     if adoptable(view, None):
         return remade(view, None)
-    everybody = all(node.name in reports for node in view.service.nodes)
+    everybody = all(name in reports for name in (*(node.name for node in view.service.nodes), *_remembered(reports)))
     if not everybody or any(report.identity for report in reports.values()):
         return None
     names = frozenset(node.name for node in view.service.nodes)

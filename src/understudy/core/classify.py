@@ -64,8 +64,13 @@ def _judged(view: ClusterView, record: ClusterRecord) -> Verdict:
 
 
 def _hope(view: ClusterView, record: ClusterRecord) -> bool:
-    """Somebody who could take over is heard, or the primary's own agent, which can close it and start it again."""
-    own = fresh(view, record.primary) if record.primary else None
+    """Somebody who could take over is heard, or the primary's own agent, which can close it and start it again.
+
+    Where nobody has the part there is nobody to fence in vain.
+    """
+    if record.primary is None:
+        return True
+    own = fresh(view, record.primary)
     return own is not None or election.prospect(view, record)
 
 

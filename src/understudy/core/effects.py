@@ -306,7 +306,8 @@ def _why_blocked(record: ClusterRecord, case: Case) -> Blocked:
     if not situation.ground:
         reason = f"the old primary could still take writes: {grounds.missing(case.view, record)}"
         loss = "" if situation.votes else " --accept-loss"
-        return Blocked(Origin.FENCING, reason, f"{failover} --sworn-dead {record.previous or 'NODE'}{loss}")
+        silent = record.previous or next(iter(grounds.unaccounted(case.view, record)), None)
+        return Blocked(Origin.FENCING, reason, f"{failover} --sworn-dead {silent}{loss}")
     reason = f"nobody can be promoted without loss: {case.seen.election.refusals}"
     return Blocked(Origin.FENCING, reason, f"{failover} --accept-loss")
 

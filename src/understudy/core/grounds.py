@@ -43,7 +43,8 @@ def missing(view: ClusterView, record: ClusterRecord) -> str:
     """What each ground lacks, as one clause without anything that changes by the second."""
     held = frozen(view, record)
     old = record.previous or listed([str(name) for name in unaccounted(view, record)])
-    words = [f"{old} is not verified dead"]
+    one = record.previous is not None or len(unaccounted(view, record)) == 1
+    words = [f"{old} {'is' if one else 'are'} not verified dead"]
     if view.capabilities.revocation and view.service.durability.zero_loss:
         words.append(f"too few standbys are frozen to silence it ({listed(sorted(held), most=9)})")
     words.append("its lease, and promises to it, are not proven to be over")

@@ -264,12 +264,14 @@ class _Keeper:
         return forgotten and stopped and state.looked == state.generation and not self.executor.lane.busy
 
     def heard(self, record: ClusterRecord | None) -> None:
-        """The agent has read this record."""
+        """The agent has read this record; one of a store that was put back says less than is known."""
         state = self.state
         if record is not None and state.facts.identity in {None, record.identity}:
+            if record is not self._heard and state.loaded:
+                self._heard = record
+                if (record.epoch, record.serial) >= (state.wanted.epoch, state.serial):
+                    state.company = tuple(sorted(duty.node for duty in record.duties))
             state.serial = max(state.serial, self.tenure.bound(record))
-            if record is not self._heard:
-                self._heard, state.company = record, tuple(sorted(duty.node for duty in record.duties))
 
     def leads(self, record: ClusterRecord | None) -> bool:
         """Whether the node has the primary's part, so that its silence must mean something soon."""

@@ -59,7 +59,7 @@ class NodeState:
             return
         self.facts = self.wanted = facts
         self.serial = max(self.serial, facts.serial)
-        self.company = self.company or facts.company
+        self.company = facts.company
         if facts.promised_epoch:
             promised_s = facts.promised_ms / 1000 * (1 + DRIFT)
             self.promise = Promise(facts.promised_epoch, now_s + max(lease_s, promised_s))

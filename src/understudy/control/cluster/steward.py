@@ -362,9 +362,16 @@ class Steward:
         )
 
     def _members(self) -> list[Name]:
-        """The nodes of the spec, and those that have left it and still have a duty: their engines may still run."""
+        """The nodes of the spec, and those that have left it and still have a duty: their engines may still run.
+
+        Without a record, those that had one in the last record that any of them has read.
+        """
         record = self._record.current
-        duties = [duty.node for duty in record.duties] if record is not None else []
+        if record is not None:
+            duties = [duty.node for duty in record.duties]
+        else:
+            told = [reader.value() for reader in self._reports.values()]
+            duties = [name for report in told if report is not None for name in report.company]
         self._watch(duties)
         return [name for name in self._reports if self._service.node(name) is not None or name in duties]
 
