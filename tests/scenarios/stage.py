@@ -139,6 +139,8 @@ class Stage:
             return Running(value)
         if "bool" in kind:
             return value != "no"
+        if "tuple" in kind:
+            return tuple(Name(name) for name in value.split(","))
         return int(value) if "int" in kind else value
 
     def _position(self, text: str) -> Position:

@@ -183,6 +183,26 @@ def test_a_promise_to_a_primary_long_gone_is_moot() -> None:
     play(scene)
 
 
+def test_a_steward_probes_whatever_it_saw_when_it_was_steward_before() -> None:
+    """Who decided last while nobody had the part, and decides again as the primary is lost, asks its engine anew."""
+
+    async def scene(stage: Stage) -> None:
+        await born(stage)
+        old = stage.primary()
+        others = [agent for agent in stage.agents.values() if agent.host != old.node.host]
+        await stage.until(lambda: any(agent.loop.steward.holding for agent in others))
+        holder, next_one = sorted(others, key=lambda agent: not agent.loop.steward.holding)
+        next_one.loop.steward._probe_s = inf
+        holder.die()
+        stage.agents[old.node.host].die()
+        old.kill()
+        await stage.until(lambda: next_one.loop.steward.holding, 10, write=False)
+        stage.start(holder.host)
+        await stage.until(lambda: stage.primary() not in (None, old), 30)
+
+    play(scene)
+
+
 def test_store_away_and_alone() -> None:
     """Without the store and without a majority's promises, the primary is closed before its deadline."""
 

@@ -434,7 +434,7 @@ class Steward:
         if now_s < late_s:
             self._forget_answer()
             self._probe_s = late_s
-        elif not self._probe.busy and now_s >= self._probe_s:
+        elif not self._probe.busy and (now_s >= self._probe_s or self._probe_s == inf):  # nobody had the part just now
             pause_s = self._timers.confirm_ms / 2000
             self._probe_s = now_s + pause_s
             self._probe.start(partial(self._ask, node), now_s + pause_s)
