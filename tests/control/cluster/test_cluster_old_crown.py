@@ -100,7 +100,7 @@ def test_a_crown_is_not_obeyed_by_an_old_record() -> None:
     """Whose watch is late does not promote by what has been decided on since: its engine died after it was promoted."""
 
     async def scene(stage: Stage) -> None:
-        late, behind = set(), []
+        late, behind, heard = set(), [], asyncio.Event()
         store_of, touch = stage.store_of, stage.doom.touch
 
         def late_store_of(host: Name) -> MortalStore:
@@ -109,8 +109,8 @@ def test_a_crown_is_not_obeyed_by_an_old_record() -> None:
 
             async def watch_late(prefix: str, after_revision: int) -> AsyncIterator[Change]:
                 async for change in watch(prefix, after_revision):
-                    while host in late:
-                        await asyncio.sleep(0.01)
+                    if host in late:
+                        await heard.wait()
                     yield change
 
             store.watch = watch_late
@@ -132,6 +132,7 @@ def test_a_crown_is_not_obeyed_by_an_old_record() -> None:
         await asyncio.sleep(1)
         assert not behind
         late.clear()
+        heard.set()
         stage.start(*(host for host, agent in stage.agents.items() if not agent.alive))
         await well(stage)
 

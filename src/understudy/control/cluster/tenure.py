@@ -167,9 +167,7 @@ class Tenure:
         if not self._lane.busy and (now_s >= self._due_s or self._guard_is_new(lease)):
             self._take_up(lease.epoch, sight.since_s)
             claim = self._claim(sight, lease, now_s)
-            expects = [claim.expect]
-            if self._state.lease.epoch != lease.epoch:
-                expects.append(self._mirror.get(self._record_key).expect())
+            expects = self._conditions(claim)
             self._due_s = next_beat_s(now_s, self._timers.renew_ms)
             self._tried = self._state.generation
             self._lane.start(partial(self._renew, claim, expects), now_s + self._timers.timeout_ms / 1000)
@@ -208,6 +206,11 @@ class Tenure:
         left_ms = ceil(lease.duration_ms - sight.quiet_s(now_s) * 1000)
         longest = replace(lease, duration_ms=max(leases * self._timers.lease_ms, left_ms))
         return Held(sight.key, longest, sight.revision, 0.0).renew(now_s)
+
+    def _conditions(self, claim: Claim) -> list[Expect]:
+        """Of a renewal; of one that is to arm the guard, also that no record has come since the one in sight."""
+        armed = self._state.lease.epoch == claim.lease.epoch
+        return [claim.expect] if armed else [claim.expect, self._mirror.get(self._record_key).expect()]
 
     async def leave(self) -> None:
         """Renew once more, for as long as the next agent of this host may need to begin; nothing else runs any more.
