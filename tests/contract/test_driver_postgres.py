@@ -14,7 +14,8 @@ from understudy.core.actions import Action, Close, Follow, Freeze, Open, Promote
 from understudy.core.record import SyncConfig
 from understudy.core.report import Running
 from understudy.drivers.base import DriverFault, Observation
-from understudy.drivers.postgres import client, observe, settings
+from understudy.drivers.postgres import client, observe, settings, upkeep
+from understudy.drivers.postgres.client import SqlFault
 from understudy.drivers.postgres.prober import PostgresProber
 from understudy.drivers.postgres.process import runs_unguarded
 
@@ -85,6 +86,37 @@ async def test_slow_but_alive(cluster: Cluster, monkeypatch: pytest.MonkeyPatch)
     assert (await cluster.until(A, lambda seen: seen.write_fails)).slow
 
 
+async def test_what_a_person_should_change(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings of ours that ALTER SYSTEM has set are warned of until undone, and roles that wait for no standby."""
+    monkeypatch.setattr(cluster.bench.drivers[A]._upkeep._trial, "_every_s", 0.1)
+    ask = cluster.bench.drivers[A]._engine.ask
+    await ask("CREATE ROLE hasty; ALTER ROLE hasty SET synchronous_commit = local")
+    await ask("ALTER SYSTEM SET full_page_writes = off")
+    await ask("SELECT pg_reload_conf()")
+    system, role = (await cluster.until(A, lambda seen: len(seen.warnings) == 2)).warnings
+    assert "ALTER SYSTEM RESET full_page_writes" in system
+    assert "role hasty on a" in role
+    await ask("ALTER ROLE hasty RESET synchronous_commit")
+    await ask("ALTER SYSTEM RESET full_page_writes")
+    await ask("SELECT pg_reload_conf()")
+    await cluster.until(A, lambda seen: not seen.warnings)
+
+
+async def test_the_log_makes_room(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large log becomes the older part, and PostgreSQL goes on writing to the new one."""
+    driver = cluster.bench.drivers[A]
+    monkeypatch.setattr(driver._upkeep._trial, "_every_s", 0.1)
+    log = driver._place.log
+    with log.open("ab") as file:
+        file.truncate(upkeep.LOG_BYTES + 1)
+    older = log.with_name("postgres.log.1")
+    await cluster.until(A, lambda _seen: older.exists() and log.stat().st_size < upkeep.LOG_BYTES)
+    assert older.stat().st_size >= upkeep.LOG_BYTES
+    with pytest.raises(SqlFault):
+        await driver._engine.ask("SELECT nonsense")
+    await cluster.until(A, lambda _seen: b"nonsense" in log.read_bytes())
+
+
 async def test_everything_stopped(cluster: Cluster) -> None:
     """An engine that is stopped as a whole holds up no look, is closed all the same; a standby is frozen by death."""
     await cluster.see(A)
@@ -94,7 +126,8 @@ async def test_everything_stopped(cluster: Cluster) -> None:
             os.kill(pid, signal.SIGSTOP)
     async with asyncio.timeout(PATIENCE_S):
         seen = await cluster.until(A, lambda seen: seen.write_fails)
-        assert (seen.position, seen.slow) == (None, False)
+        assert (seen.position, seen.slow, seen.hangs) == (None, False, True)
+        assert (await cluster.until(B, lambda seen: seen.hangs)).position is None
         await cluster.do(Freeze, B, 2)
         await cluster.do(Close, A, 2)
     assert [(await cluster.see(name)).running for name in (A, B)] == [Running.DEAD, Running.DEAD]

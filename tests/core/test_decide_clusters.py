@@ -67,6 +67,22 @@ def test_the_lease_is_buried_and_handed_out_with_the_record():
     assert decide(stage._view(), NOW).lease == LeaseOrder(Name("b"), 4)
 
 
+def test_what_a_person_orders_was_not_detected():
+    """The age of a healthy primary's last report is no part of the time that an ordered failover takes."""
+    stage = staged("cluster postgres zero_loss a,b,c\nnode a age=300\nask failover\ndecide")
+    assert (stage.record.phase, stage.record.timings.detect_ms) == (Phase.FENCING, 0)
+
+
+def test_a_candidate_without_a_position_is_not_called_eligible_by_it():
+    """The dead old primary whose position cannot be read is told apart from those that are known to have everything."""
+    stage = staged("cluster postgres zero_loss a,b,c\ncrash a\nnode a position=-\ndecide\ndecide\nact")
+    events = decide(stage._view(), NOW).events + decide(stage._view(), NOW).events
+    stage.perform("decide")
+    events += decide(stage._view(), NOW).events
+    [told] = {fact for event in events for name, fact in event.data if name == "candidate_a"}
+    assert "unknown position: eligible with whatever is on its own disk" in str(told)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_one_machine_for_all_engines(engine):
     """The same failure goes through the same phases whatever the engine; only grounds and rules differ."""

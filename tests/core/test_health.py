@@ -32,6 +32,8 @@ CASES = {
     ),
     "silent, probe failing, links silent": ("lose a\nwait 900", Judged.LOST),
     "not probed for long enough": ("lose a\nnode a age=900 probe=down:399", Judged.DOUBTFUL),
+    "a standby that hangs hears nobody": ("lose a\nwait 900\nnode b hangs link_age_ms=0", Judged.LOST),
+    "starved, for both standbys hang": ("node a starved_ms=9000\nnode b hangs\nnode c hangs", Judged.WELL),
     "nobody else is heard": ("lose a\nmute b\nmute c\nwait 9000", Judged.DOUBTFUL),
     "a link is young enough": ("lose a\nwait 900\nnode b link_age_ms=999", Judged.MUTE),
     "a link is silent": ("lose a\nwait 900\nnode b link_age_ms=1000", Judged.LOST),

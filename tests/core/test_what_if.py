@@ -5,6 +5,7 @@ from dataclasses import replace
 from tests.scenarios.stage import WALL_S, Stage
 
 from understudy.core.clock import Now
+from understudy.core.cluster_why import NodeHealth, node_health, node_reason
 from understudy.core.record import Ground, Timings
 from understudy.core.text import Name
 from understudy.core.what_if import Forecast, Mishap, what_if
@@ -82,3 +83,11 @@ def test_nothing_is_changed_by_asking():
     before = stage.record
     foretold(stage, "a", Mishap.ENGINE)
     assert stage.record is before
+
+
+def test_who_hangs_is_not_counted_on():
+    """A standby whose processes are stopped acknowledges nothing, and is said to hang."""
+    stage = staged("cluster postgres zero_loss a,b,c\nnode b hangs position=-")
+    assert "Writes would wait" in foretold(stage, "c", Mishap.ENGINE).reason
+    assert node_reason(stage._view(), Name("b")) == "b hangs: its processes are there, and do not answer."
+    assert node_health(stage._view(), Name("b")) is NodeHealth.SUSPECT

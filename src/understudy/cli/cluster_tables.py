@@ -28,6 +28,8 @@ def cluster_view(cluster: ClusterStatus, width: int) -> Iterator[Text | Table]:
     for node in cluster.nodes:
         if node.health is not NodeHealth.UP:
             yield Text(f"  {plain(node.reason)}", "yellow")
+    for warning in cluster.warnings:
+        yield Text(f"  {plain(warning)}.", "yellow")
     if cluster.last_failover is not None:
         yield Text(f"  {last_failover_line(cluster.last_failover)}", "dim")
 

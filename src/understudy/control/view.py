@@ -115,6 +115,8 @@ class ClusterStatus:
     unblock: str | None
     """The command that a blocked cluster waits for."""
     reason: str
+    warnings: tuple[str, ...] = ()
+    """What a person should change about its nodes, a sentence each, without the full stop."""
 
 
 @dataclass(frozen=True, slots=True)

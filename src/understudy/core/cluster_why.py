@@ -108,6 +108,11 @@ def node_reason(view: ClusterView, name: Name) -> str:
     return f"{name} {doing}{failed}."
 
 
+def warnings(view: ClusterView) -> tuple[str, ...]:
+    """What a person should change about nodes, a sentence each, without the full stop."""
+    return tuple(warning for node in view.service.nodes if (one := fresh(view, node.name)) for warning in one.warnings)
+
+
 def lag_bytes(view: ClusterView, name: Name) -> int | None:
     """How much of the primary's history is not flushed on the node; None when either is not known."""
     record, report = view.record, view.report(name)
@@ -125,6 +130,7 @@ def cluster_why(view: ClusterView, entries: Sequence[Entry], now: Now) -> tuple[
     return (
         cluster_reason(view),
         *(node_reason(view, name) for name in _standbys(view, record) if _well(view, record, name)),
+        *(f"{warning}." for warning in warnings(view)),
         *_next_step(view, record),
         *_rules(view, record),
         *_if_lost(view, record, now),
@@ -155,6 +161,7 @@ def _faults(report: NodeReport) -> Iterator[tuple[bool, str]]:
     yield report.less_data, "came back with less data than it had: it is never followed, and is copied anew"
     yield report.needs_rebuild, "cannot be brought back as it is: its data must be copied anew"
     yield report.running is Running.UNKNOWN, "cannot be looked at: its engine or disk does not answer"
+    yield report.hangs, "hangs: its processes are there, and do not answer"
     yield report.disk_failing_ms > 0, f"has a disk that has not answered for {span(report.disk_failing_ms / 1000)}"
     yield report.probe_failing_ms > 0, f"has not executed a write for {span(report.probe_failing_ms / 1000)}"
     yield (

@@ -12,7 +12,7 @@ from typing import cast
 from understudy.core import adoption, duties, grounds, sync
 from understudy.core.classify import Assessment
 from understudy.core.clock import Now
-from understudy.core.election import loss
+from understudy.core.election import Candidate, loss
 from understudy.core.events import Event, EventKind, Fact
 from understudy.core.fsm import Effect, Row
 from understudy.core.lineage import Position, Relation, contains, relate
@@ -196,11 +196,15 @@ def _enthrone(draft: Draft, case: Case, winner: Name, ground: Ground, lost: Loss
     draft = replace(draft, lease=LeaseOrder(winner, record.epoch)).with_record(crowned)
     # Values for programs, and for whoever asks later how it was decided.
     considered: dict[str, Fact] = {
-        f"candidate_{one.node}": f"at {one.position or 'an unknown position'}: {one.refusal or 'eligible'}"
+        f"candidate_{one.node}": f"at {one.position or 'an unknown position'}: {one.refusal or _eligible(one)}"
         for one in candidates
     }
     facts: dict[str, Fact] = {"epoch": record.epoch, "ground": str(ground), **considered}
     return draft.tell(EventKind.CLUSTER_CROWNED, said, winner, **facts)
+
+
+def _eligible(one: Candidate) -> str:
+    return "eligible" if one.position else "eligible with whatever is on its own disk, if nobody else is"
 
 
 def _owed(record: ClusterRecord, rules: tuple[SyncConfig, ...], position: Position | None) -> Position | None:
@@ -361,8 +365,9 @@ def timed(view: ClusterView, record: ClusterRecord, row: Row) -> Timings:
     took, age_ms, before = record.timings, view.phase_age_ms, row.phase
     if before in _SERVED and row.then in _SERVED:
         return took
-    if before in _SERVED:  # what is planned had not to be detected
-        return Timings(detect_ms=0 if row.then is Phase.HANDING_OVER else _unseen_ms(view, record))
+    if before in _SERVED:  # what somebody orders had not to be detected
+        found = row.then in (Phase.SUSPECT, Phase.CONFIRMED)
+        return Timings(detect_ms=_unseen_ms(view, record) if found else 0)
     if before in (Phase.SUSPECT, Phase.CONFIRMED):
         return replace(took, confirm_ms=took.confirm_ms + age_ms)
     if before in (Phase.FENCING, Phase.ELECTING, Phase.BLOCKED, Phase.HANDING_OVER):

@@ -92,14 +92,16 @@ def _could_do_better(view: ClusterView, record: ClusterRecord) -> list[str]:
     deaf: list[str] = []
     hearing: list[str] = []
     for name, report in heard(view).items():
-        if name != record.primary and report.identity == record.identity and report.running is Running.UP:
+        alive = report.running is Running.UP and not report.hangs
+        if name != record.primary and report.identity == record.identity and alive:
             (hearing if hears(report, record.primary, view.service.timers) else deaf).append(str(name))
     return deaf if not hearing and len(deaf) > wanted_sync(record).acks else []
 
 
 def hears(report: NodeReport | None, primary: Name | None, timers: Timers) -> bool:
     """Whether its replication link to the primary stands and is not silent."""
-    return report is not None and streams(report, primary) and (report.link_age_ms or 0) < timers.link_silent_ms
+    alive = report is not None and not report.hangs and streams(report, primary)
+    return report is not None and alive and (report.link_age_ms or 0) < timers.link_silent_ms
 
 
 def _by_others(view: ClusterView, primary: Name) -> Verdict:
@@ -107,7 +109,7 @@ def _by_others(view: ClusterView, primary: Name) -> Verdict:
     silence = f"{primary}'s agent {'has been silent for ' + _ms(seen.age_ms) if seen else 'was never heard'}"
     if seen is not None and seen.reachable:
         return Verdict(Judged.MUTE, (silence, "its engine answers the steward"))
-    others = [name for name, report in heard(view).items() if report.streaming_from == primary]
+    others = [name for name, one in heard(view).items() if one.streaming_from == primary and not one.hangs]
     hearing = [str(name) for name in others if hears(view.report(name), primary, timers)]
     if hearing:
         return Verdict(Judged.MUTE, (silence, f"its engine is still heard by {listed(hearing)}"))

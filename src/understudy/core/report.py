@@ -69,6 +69,10 @@ class NodeReport:
     starved_ms: int = 0
     """For how long writes were executed but not acknowledged by enough voters, on a primary."""
     disk_failing_ms: int = 0
+    hangs: bool = False
+    """Its processes are there, and it has answered nothing for Timers.link_silent_ms."""
+    warnings: tuple[str, ...] = ()
+    """What a person should change about it, a sentence each, without the full stop; nothing rests on them."""
     less_data: bool = False
     """The node came back with less data than it had; False again once it was rebuilt or promoted."""
     had: Position | None = None

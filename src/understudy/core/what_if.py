@@ -94,7 +94,8 @@ def _taken_over(before: ClusterRecord, record: ClusterRecord, node: Name, mishap
 
 def _standby_lost(view: ClusterView, record: ClusterRecord, node: Name, mishap: Mishap) -> Forecast:
     rule = wanted_sync(record)
-    left = sorted(name for name in rule.voters - {node} if fresh(view, name) is not None)
+    others = {name: fresh(view, name) for name in rule.voters - {node}}
+    left = sorted(name for name, report in others.items() if report is not None and not report.hangs)
     drop = span(view.service.timers.drop_ms / 1000)
     if node not in rule.voters or not rule.acks:
         said = f"{record.primary} goes on as before: no commit waits for {node}."

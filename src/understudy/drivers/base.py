@@ -56,6 +56,9 @@ class Observation:
     """Writes are executed, and not acknowledged by enough voters."""
     disk_fails: bool = False
     """The disk below the data did not answer in time."""
+    hangs: bool = False
+    """Its processes are there, and it did not answer this look."""
+    warnings: tuple[str, ...] = ()
     progress: int | None = None
     """How far what is under way (a copy, a recovery, a promotion) has got, in whatever unit: it must rise as long as
     that gets on. None when nothing is, or when it cannot be told."""

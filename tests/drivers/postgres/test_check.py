@@ -169,12 +169,3 @@ async def test_known_node(stopped: Engine) -> None:
     assert (await check.check_node(stopped.home, replace(THREE, known=True))).faults == ()
     FAULTS["mode"][0](stopped.data)
     assert len((await check.check_node(stopped.home, replace(THREE, known=True))).faults) == 1
-
-
-async def test_commits_that_do_not_wait(a: Engine) -> None:
-    """A role that need not wait for standbys breaks zero_loss, and is named; with a bounded loss it may."""
-    a.rows("CREATE ROLE hasty", "ALTER ROLE hasty SET synchronous_commit = local")
-    found = await check.check_running(a.source, zero_loss=True)
-    assert len(found.faults) == 1
-    assert "role hasty on a" in found.faults[0]
-    assert (await check.check_running(a.source, zero_loss=False)).faults == ()

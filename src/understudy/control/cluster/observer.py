@@ -175,6 +175,8 @@ class Observer:
             slow=seen.write_fails and seen.slow,
             starved_ms=self._failing_ms("starved", seen.starved, now_s),
             disk_failing_ms=self._failing_ms("disk", seen.disk_fails, now_s),
+            hangs=self._failing_ms("answers", seen.hangs, now_s) >= silent_ms,
+            warnings=seen.warnings,
             less_data=facts.less_data,
             moves=-1 if state.moving else facts.moves,
             had=facts.reached or self._last if facts.less_data or seen.position is None else None,

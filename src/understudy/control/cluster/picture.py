@@ -1,7 +1,7 @@
 """From what an agent sees of a cluster to the view model. Pure arithmetic over values; no effects."""
 
 from understudy.control.view import ClusterStatus, LastFailover, NodeStatus
-from understudy.core.cluster_why import cluster_health, cluster_reason, lag_bytes, node_health, node_reason
+from understudy.core.cluster_why import cluster_health, cluster_reason, lag_bytes, node_health, node_reason, warnings
 from understudy.core.health import fresh
 from understudy.core.record import ClusterRecord, Ground, wanted_sync
 from understudy.core.report import ClusterView, Running
@@ -26,6 +26,7 @@ def cluster_status(service: PostgresService, view: ClusterView, steward: str | N
         last_failover=_last_failover(record) if record else None,
         unblock=record.blocked.command if record and record.blocked else None,
         reason=cluster_reason(view),
+        warnings=warnings(view),
     )
 
 

@@ -1,7 +1,7 @@
 """What a node's data and settings must fulfil before understudy takes it on. Looks only; every fault at once.
 
 A fault keeps the node out, and says what a person can do. What understudy sets by itself is no fault: it is listed, so
-that nobody is surprised. `check_node` is for an engine that does not run, `check_running` for one that does.
+that nobody is surprised. What can be asked only of an engine that runs is upkeep.py's.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from understudy.core.words import listed
 from understudy.drivers.base import DriverFault
 from understudy.drivers.postgres import binaries, control_file, copying
 from understudy.drivers.postgres.control_file import ControlFile
-from understudy.drivers.postgres.home import Home, Source
+from understudy.drivers.postgres.home import Home
 from understudy.drivers.postgres.tools import Account
 
 MODES = {0o700, 0o750}
@@ -30,7 +30,7 @@ MODES = {0o700, 0o750}
 _ASK_S = 10.0
 _OURS = {"hot_standby": "on", "full_page_writes": "on", "restart_after_crash": "off", "wal_log_hints": "on"}
 """What the included file sets, whatever the user's says."""
-_TAKEN = {
+TAKEN = {
     "hba_file",
     "listen_addresses",
     "port",
@@ -59,7 +59,7 @@ _BEFORE_DIGEST, _LONGEST_DIGEST = 20, 180
 _SCRAM = re.compile(rb"SCRAM-SHA-256\$(\d{1,9}):([A-Za-z0-9+/=]+)\$([A-Za-z0-9+/=]{44}):[A-Za-z0-9+/=]{44}")
 _DIGEST = re.compile(_SCRAM.pattern + rb"|md5[0-9a-f]{32}")
 _SETTING = re.compile(r"\s*(\w+)\s*=")
-_OVERRIDES = """\
+OVERRIDES = """\
 SELECT coalesce(r.rolname, ''), coalesce(d.datname, '')
 FROM pg_db_role_setting s LEFT JOIN pg_roles r ON r.oid = s.setrole LEFT JOIN pg_database d ON d.oid = s.setdatabase
 WHERE EXISTS (SELECT FROM unnest(s.setconfig) one WHERE one ~ '^synchronous_commit=(off|local|remote_write)$')"""
@@ -132,17 +132,6 @@ def check_stored_password(data: Path, control: ControlFile, user: str, password:
         f"the superuser {user} of {data} has another password than the spec names: write the right one where "
         "`superuser.password` says"
     )
-
-
-async def check_running(source: Source, *, zero_loss: bool) -> Found:
-    """What only a running primary tells. Raises DriverFault when it does not answer."""
-    rows = await source.ask("SELECT rolsuper::int FROM pg_roles WHERE rolname = current_user")
-    faults = []
-    if not int(rows[0][0]):
-        faults.append(f"the user that the spec calls the superuser of {source.name} is none: ALTER ROLE … SUPERUSER")
-    if zero_loss:
-        faults += [_override(source.name, role, database) for role, database in await source.ask(_OVERRIDES)]
-    return Found(tuple(faults))
 
 
 # --- where it is ------------------------------------------------------------------------------------------------------
@@ -235,7 +224,7 @@ def _file_faults(home: Home) -> Iterator[str]:
         yield f"there is no postgresql.conf in {data}, and settings elsewhere are not read: copy yours there"
     if (data / "recovery.signal").exists():
         yield f"{data} is set to recover to a target (recovery.signal): let it end its recovery, or remove that file"
-    taken = sorted(_set_by_alter_system(data) & _TAKEN)
+    taken = sorted(_set_by_alter_system(data) & TAKEN)
     if taken:
         commands = listed([f"ALTER SYSTEM RESET {name}" for name in taken], most=len(taken))
         yield f"{data}/postgresql.auto.conf sets what is understudy's: {commands}, or remove these lines from it"
@@ -343,7 +332,8 @@ def _changes(settings: Mapping[str, str]) -> Iterator[str]:
             yield f"{name} = {value}, where it is {settings[name]}"
 
 
-def _override(node: str, role: str, database: str) -> str:
+def override(node: str, role: str, database: str) -> str:
+    """What is wrong with a role, or a database, that has its own idea of when a commit is done."""
     who = " and ".join(([f"role {role}"] if role else []) + ([f"database {database}"] if database else []))
     return (
         f"{who or 'everybody'} on {node} may commit without waiting for a standby (a synchronous_commit of its own), "

@@ -28,6 +28,7 @@ from understudy.core.actions import (
 )
 from understudy.core.cluster import Capabilities
 from understudy.core.errors import Refused
+from understudy.core.report import Running
 from understudy.core.stateful import PostgresService
 from understudy.core.text import Name
 from understudy.drivers.base import DriverFault, EngineProcess, NeedsRebuild, Observation
@@ -41,6 +42,7 @@ from understudy.drivers.postgres.rejoin import Ladder, LossReport, tell, untold
 from understudy.drivers.postgres.settings import Place
 from understudy.drivers.postgres.sources import Sources
 from understudy.drivers.postgres.tools import Account, Tools
+from understudy.drivers.postgres.upkeep import Upkeep
 
 CAPABILITIES = Capabilities(zero_loss_commit=True, revocation=True, rewind=True, graceful_handover=True)
 _WATCH_S, _WATCH_EVERY_S = 10.0, 0.005
@@ -81,6 +83,7 @@ class PostgresDriver:
         self._engine = Engine(self._place, process, self._tools, password)
         self._sources = Sources(self._place)
         self._sight = Sight(self._engine, self._sources, self._tools)
+        self._upkeep = Upkeep(self._engine)
         self._home: Home | None = None
         self._ladder: Ladder | None = None
         self._told: Callable[[], None] = lambda: None
@@ -147,7 +150,11 @@ class PostgresDriver:
         self._watch_receiver()
         if seen.link_age_ms is not None and self._confessing is None:
             self._tell_discarded()  # what the agent before this one did not come to
-        return seen
+        if seen.running is not Running.UP:
+            self._upkeep.end()
+            return seen
+        self._upkeep.tick()
+        return replace(seen, warnings=self._upkeep.warnings)
 
     async def perform(self, action: Action) -> None:
         """Do it, to the end."""
@@ -198,6 +205,7 @@ class PostgresDriver:
                 task.cancel()
         self._forget_receiver()
         self._sight.close()
+        self._upkeep.end()
         self._engine.drop()
 
     # ---- actions ----

@@ -291,7 +291,7 @@ class Sight:
                 return starting
             self._last = replace(starting, running=Running.UP, promoted_epoch=now.epoch, writable=now.clients)
         leads = self._last.promoted_epoch > 0
-        return replace(self._last, position=None, write_fails=leads, disk_fails=disk_fails)
+        return replace(self._last, position=None, write_fails=leads, disk_fails=disk_fails, hangs=True)
 
     async def _position(self, said: Said) -> Position | None:
         if said.in_recovery and not self._exhausted:
