@@ -49,6 +49,12 @@ def test_status_shows_who_is_what_and_how_far(run, operator):
     assert lines[-1] == "1 service: 1 up"
 
 
+def test_status_tells_what_a_person_should_change(run, operator):
+    """A warning stands below the nodes, though all is up."""
+    operator.services, operator.clusters = (), (cluster(warnings=("ALTER SYSTEM on a has set port",)),)
+    assert "  ALTER SYSTEM on a has set port." in run("status").stdout
+
+
 @pytest.mark.parametrize("width", [60, 100, 200])
 async def test_a_blocked_cluster_says_what_unblocks_it(width):
     """The reason and the command stand below its name on any terminal."""
