@@ -35,6 +35,7 @@ def assess(view: ClusterView, record: ClusterRecord, asked: Asked) -> Assessment
     written = record.ground if record.phase is Phase.ELECTING else None  # by the steward that saw the proof
     ground = written or (grounds.proven(view, record) if weighing else None)
     chosen = elect(view, record) if weighing else Election(None, ())
+    strange = foreign(view, record)
     situation = Situation(
         judged=verdict.judged,
         asked=asked,
@@ -49,8 +50,8 @@ def assess(view: ClusterView, record: ClusterRecord, asked: Asked) -> Assessment
         routed=_routed(view, record),
         converged=_converged(view, record),
         late=_late(view, record),
-        foreign=foreign(view, record),
-        adoptable=adoptable(view, record),
+        foreign=strange,
+        adoptable=strange and adoptable(view, record),
     )
     return Assessment(situation, verdict, chosen, ground)
 
@@ -156,8 +157,8 @@ def _is_stuck(view: ClusterView, target: NodeReport, old: NodeReport) -> bool:
 
 
 def _converged(view: ClusterView, record: ClusterRecord) -> bool:
-    """Every node of the spec but the primary is a standby that streams from it."""
-    return all(
+    """Every node of the spec but the primary is a standby that streams from it. Asked where they come back, only."""
+    return record.phase is Phase.REJOINING and all(
         (duty := record.duty(node.name)) is not None
         and duty.kind is DutyKind.STANDBY
         and (report := fresh(view, node.name)) is not None

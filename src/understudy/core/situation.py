@@ -80,4 +80,4 @@ class Situation:
     foreign: bool
     """What nodes carry contradicts the record: a higher epoch or serial, or most of them another identity."""
     adoptable: bool
-    """Enough nodes agree on what they carry that the record can be made anew above it."""
+    """It does, and enough nodes agree on what they carry that the record can be made anew above it."""

@@ -296,6 +296,8 @@ class _Routing:
         self._follow = Lane(ports.spawn, ports.wake)
         self._say = Lane(ports.spawn, ports.wake)
         self._record: ClusterRecord | None = None
+        self._word: tuple[int, bytes] = (-1, b"")
+        """What was said last, without its counter, and of which epoch."""
         self._wanted: Route | None = None
         self._done: Route | None = None
         self._counter = 0
@@ -338,7 +340,9 @@ class _Routing:
     async def _tell(self, epoch: int) -> bool:
         sight = self._mirror.get(self._key)
         self._counter = max(self._counter + 1, sight.revision)  # rises over a restart too
-        put = Put(self._key, beat(encode(RouterWord(0, epoch, self._ports.host)), self._counter))
+        if self._word[0] != epoch:
+            self._word = (epoch, encode(RouterWord(0, epoch, self._ports.host)))
+        put = Put(self._key, beat(self._word[1], self._counter))
         try:
             outcome = await self._ports.store.transact([], [put])
             self._mirror.note(put, outcome.revision)

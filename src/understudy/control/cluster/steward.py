@@ -59,6 +59,7 @@ class Steward:
         self._ports = ports
         self._service = service
         self._timers = service.timers
+        self._apart = self._is_apart()
         self._nodes = {node.name: node for node in service.nodes}
         self._mirror = mirror
         self._record = record
@@ -100,6 +101,7 @@ class Steward:
         Nodes that have left stay known: one of them may be the primary still.
         """
         self._service = service
+        self._apart = self._is_apart()
         self._nodes |= {node.name: node for node in service.nodes}
         self._watch(node.name for node in service.nodes)
         self._seen, self._stirred = (), True
@@ -215,7 +217,10 @@ class Steward:
 
     def _ill_placed(self) -> bool:
         """Whether we would be lost together with the primary, or sit apart from all nodes (and from the store's)."""
-        return self._on_primary_host() or all(node.host != self._ports.host for node in self._service.nodes)
+        return self._apart or self._on_primary_host()
+
+    def _is_apart(self) -> bool:
+        return all(node.host != self._ports.host for node in self._service.nodes)
 
     def _on_primary_host(self) -> bool:
         record = self._record.newest
@@ -305,16 +310,16 @@ class Steward:
         primary = record.primary if record is not None else None
         held = lease.lease
         parts: list[object] = [record, held and (held.owner, held.epoch, held.buried), answer and answer[:2]]
-        since = [(self._record.phase_since_s, steps.all), (lease.since_s, steps.lease)]
+        since = [(self._record.phase_since_s, steps.phase), (lease.since_s, steps.lease)]
         if answer is not None:
-            since.append((answer[2], steps.all))
+            since.append((answer[2], steps.answer))
         for name in self._members():
             reader = self._reports[name]
             parts.append(reader.value())
             since.append((reader.sight().since_s, steps.primary if name == primary else steps.other))
         for sight, word in self._routing():
             parts.append(word.epoch)
-            since.append((sight.since_s, steps.other))
+            since.append((sight.since_s, steps.router))
         parts += self._waiting()
         next_s = inf
         for start_s, passed in since:
@@ -458,26 +463,40 @@ class Steward:
 
 @dataclass(frozen=True, slots=True)
 class _Steps:
-    """The lengths of time, in seconds and rising, that a decision may turn on. A beat that is not late passes none."""
+    """The lengths of time, in seconds and rising, that a decision may turn on. A beat that is not late passes none.
 
-    all: tuple[float, ...]
+    Of a report's age core/ asks only whether it is stale, and whether its node has been away for long; of the phase's,
+    and of all that is new there, any timer. What were forgotten here would be seen `drop_ms` later.
+    """
+
+    phase: tuple[float, ...]
     primary: tuple[float, ...]
     """For the age of the primary's report."""
     other: tuple[float, ...]
     """For that of any other."""
     lease: tuple[float, ...]
     """For how long the primary's lease has been quiet."""
+    answer: tuple[float, ...]
+    """For how long the probe of the primary's engine has said the same."""
+    router: tuple[float, ...]
+    """For the age of a router's word."""
 
 
 def _steps(timers: Timers) -> _Steps:
-    plain = [getattr(timers, one.name) for one in fields(timers)]
-    derived = [timers.stale_ms, timers.stale_other_ms, timers.lease_over_ms, timers.fence_ms]
-    every = sorted({*plain, *derived})
+    every = {*(getattr(timers, one.name) for one in fields(timers)), timers.lease_over_ms, timers.fence_ms}
+    away = {timers.drop_ms, timers.elector_drop_ms}
+    return _Steps(
+        phase=_rising(every),
+        primary=_rising({timers.stale_ms, *away}),
+        other=_rising({timers.stale_other_ms, *away}),
+        lease=_rising({length_ms for length_ms in every if length_ms >= timers.lease_over_ms}),
+        answer=_rising({timers.confirm_ms}),
+        router=_rising({timers.stale_other_ms}),
+    )
 
-    def from_ms(least_ms: int) -> tuple[float, ...]:
-        return tuple((length_ms + 1) / 1000 for length_ms in every if length_ms >= least_ms)
 
-    return _Steps(from_ms(0), from_ms(timers.stale_ms), from_ms(timers.stale_other_ms), from_ms(timers.lease_over_ms))
+def _rising(lengths_ms: set[int]) -> tuple[float, ...]:
+    return tuple((length_ms + 1) / 1000 for length_ms in sorted(lengths_ms))
 
 
 def _ms(seconds: float) -> int:
