@@ -137,7 +137,7 @@ class Hosts:
                 raise ValueError(f"{name!r} cannot be the name of a test host")
         sweep()
         self._reservation, self._number = _reserve()
-        self._filters: dict[tuple[str, str], str] = {}
+        self._filters: dict[tuple[str, str], tuple[str, ...]] = {}
         self._hosts = {
             name: Host(self, name, f"10.77.{self._number}.{place}") for place, name in enumerate(names, start=1)
         }
@@ -169,9 +169,13 @@ class Hosts:
         return f"ustest-{os.getpid()}-{self._number}-{name}"
 
     def cut(self, sender: str, receiver: str, ports: Sequence[int] = ()) -> None:
-        """From now on, what `sender` sends to `receiver`, or to these ports there, is lost; not the other way."""
-        only = f"tcp dport {{ {', '.join(map(str, ports))} }} " if ports else ""
-        self._filter(sender, receiver, f"{only}drop")
+        """From now on, what `sender` sends to `receiver` is lost; not the other way.
+
+        ports: only in connections to these ports, whichever of the two listens there.
+        """
+        among = f"{{ {', '.join(map(str, ports))} }}"
+        both = [f"tcp {end} {among} drop" for end in ("dport", "sport")]
+        self._filter(sender, receiver, *(both if ports else ["drop"]))
 
     def lose(self, sender: str, receiver: str, percent: int) -> None:
         """From now on, this share of the packets from `sender` to `receiver` is lost, by chance."""
@@ -209,15 +213,16 @@ class Hosts:
         ports = [HERE, *(host.name for host in self)]
         _batch(switch, [f"link set dev {port} master bridge up" for port in ports])
 
-    def _filter(self, sender: str, receiver: str, verdict: str) -> None:
-        self._filters[sender, receiver] = verdict
+    def _filter(self, sender: str, receiver: str, *verdicts: str) -> None:
+        self._filters[sender, receiver] = verdicts
         self._write_filters()
 
     def _write_filters(self) -> None:
         """All filters sit in the switch, where both ends have no say; ARP passes, so a cut is silence and no error."""
         rules = [
             f"ip saddr {self._address(sender)} ip daddr {self._address(receiver)} {verdict}"
-            for (sender, receiver), verdict in self._filters.items()
+            for (sender, receiver), verdicts in self._filters.items()
+            for verdict in verdicts
         ]
         anew = ["table bridge hosts", "delete table bridge hosts"]
         chain = ["chain forward {", "type filter hook forward priority 0;", *rules, "}"]
