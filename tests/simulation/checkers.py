@@ -16,7 +16,7 @@ from understudy.core.actions import Action
 from understudy.core.cluster import ClusterService
 from understudy.core.invariants import Ack, Bounds, Destroyed, Failover, Memory, NodeTruth, Routed, Violation, World
 from understudy.core.lineage import Position
-from understudy.core.record import ClusterRecord, Phase
+from understudy.core.record import ClusterRecord, Ground, Phase
 from understudy.core.report import Running
 from understudy.core.text import Name
 
@@ -63,6 +63,12 @@ class Checker:
         """Whether the record says so."""
         self.acknowledged_writes: dict[int, tuple[Name, int]] = {}
         """Every write that must be in every later primary, and where and in which epoch it was acknowledged."""
+        self.eaten: set[int] = set()
+        """Writes that a disk lost, after it had confirmed them and before its agent had told anybody of them."""
+        self.still: Callable[[Name], int] = lambda _name: 0
+        """For which epoch a node has said that it is frozen or closed: from then on it takes part in the election."""
+        self._there: dict[tuple[int, Name], frozenset[Name]] = {}
+        """Who took part when somebody was given the part."""
         self.acks = 0
         self.promotions = 0
         self._marker = 0
@@ -99,7 +105,10 @@ class Checker:
         record = self._crowned.get((epoch, engine.name))
         before = Position(engine.data.branches[:-1], (len(engine.data.log) - 1) * UNIT)
         again = any(branch.id == f"{epoch}" for branch in before.branches)
+        had = set(engine.data.log)
+        missing = {write for write, (_, one) in self.acknowledged_writes.items() if one <= epoch and write not in had}
         accepted = bool(record and record.accept_loss)
+        gone = missing if accepted else {write for write in missing if self._beyond_all(write, epoch, engine.name)}
         promotion = invariants.Promotion(
             engine.name,
             epoch,
@@ -107,19 +116,24 @@ class Checker:
             record.ground if record else None,
             self._specs[record.spec if record else 0].durability.max_loss_bytes,
             record.known if record and not again else None,
-            accept_loss=accepted,
+            accept_loss=bool(gone) or accepted,
         )
         self._fresh().promotions.append(promotion)
         self.noted(engine.name, "promoted", f"epoch {epoch} at {before}")
-        had = set(engine.data.log)
-        missing = {write for write, (_, one) in self.acknowledged_writes.items() if one <= epoch and write not in had}
-        if missing and accepted:
-            for write in missing:
-                del self.acknowledged_writes[write]
-        elif missing:
-            write = min(missing)
+        for write in gone:
+            del self.acknowledged_writes[write]
+        if missing - gone:
+            write = min(missing - gone)
             name, in_epoch = self.acknowledged_writes[write]
             self.fail("I2", f"{engine.name} lacks write {write}, acknowledged by {name} in epoch {in_epoch}")
+
+    def _beyond_all(self, write: int, epoch: int, winner: Name) -> bool:
+        """Whether nobody who took part could have had it: a disk lost it unnoticed, and who has it was not there.
+
+        Two copies are out of reach then, where the commit rule may have made no more (docs/decisions/0010).
+        """
+        holders = {name for name, engine in self.engines.items() if write in engine.data.log}
+        return write in self.eaten and not holders & self._there.get((epoch, winner), holders)
 
     def opened(self, engine: Engine) -> None:
         """An engine lets clients in."""
@@ -145,6 +159,9 @@ class Checker:
         if record.phase is Phase.PROMOTING and record.primary is not None:
             known = before.known if before is not None and before.identity == record.identity else None
             self._crowned[record.epoch, record.primary] = replace(record, known=known or record.known)
+            fenced = record.previous if record.ground is Ground.FENCED else None
+            there = (name for name in self.engines if name == fenced or self.still(name) >= record.epoch)
+            self._there.setdefault((record.epoch, record.primary), frozenset(there))
         if before is None or before.identity != record.identity or record.epoch >= before.epoch:
             self.record = record
         if before is not None and before.identity == record.identity:

@@ -76,6 +76,7 @@ class World(Plots):
         self.checker.closed = lambda name: self.sites[name].facts.closed_epoch > 0
         self.checker.known_epoch = lambda name: self.sites[name].ever_known
         self.checker.paused = lambda: self.paused
+        self.checker.still = self._still
         self.checker.healthy = lambda _name: plan.observers_only
         self.store.committed.append(self._committed)
         self.network.changed.append(self._shake)
@@ -483,17 +484,20 @@ class World(Plots):
         host.clock.step_wall((fault.number - 500) * 10.0)
 
     def _do_disk_shrinks(self, host: Host, fault: Fault) -> None:
-        """A power cut after which the disk has less than it said, and less than its agent ever told anybody.
+        """A power cut after which the disk has less than it said: of what was ever told, or only of what was not yet.
 
-        What nobody was told of, nobody can miss: a disk that loses just that, together with the loss of the primary, is
-        two copies lost at once (docs/decisions/0010), of which no rule promises anything.
+        What nobody was told of, nobody can miss. A write that was eaten so is asked only of whoever could have had it
+        from another disk (checkers.Checker._beyond_all; docs/decisions/0010).
         """
         site = self._site(host)
         self._crash(host)
         if site:
             data = site.engine.data
             told = min(data.flushed, self._told_entries(site))
-            data.cut(max(0, told - 1 - fault.number % 20))
+            left = max(0, (data.flushed if fault.number % 2 else told) - 1 - fault.number % 20)
+            if left >= told:
+                self.checker.eaten.update(data.log[left:])
+            data.cut(left)
         self._after(fault, self._boot, host)
 
     def _told_entries(self, site: Site) -> int:
@@ -501,6 +505,11 @@ class World(Plots):
         value = self._told.get(site.node.name)
         position = decode(NodeReport, value).position if value is not None else None
         return position.offset // UNIT if position is not None else 0
+
+    def _still(self, name: Name) -> int:
+        """For which epoch a node has said that it is frozen or closed."""
+        value = self._told.get(name)
+        return max(_number(_FROZEN, value), _number(_CLOSED, value)) if value is not None else 0
 
     def _do_disk_wiped(self, host: Host, fault: Fault) -> None:
         """A new disk: no data, and nothing that the node had to remember."""
