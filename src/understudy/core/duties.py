@@ -79,8 +79,6 @@ def _next_duty(view: ClusterView, record: ClusterRecord, name: Name, primary: Na
     duty, report = record.duty(name), fresh(view, name)
     if duty is None or duty.kind is DutyKind.ABSENT:
         return Duty(name, DutyKind.REBUILD if ruined(view.report(name)) else DutyKind.REJOIN, primary)
-    if duty.kind in (DutyKind.CLOSED, DutyKind.FROZEN):
-        return under(view, record, name, primary)
     if report is None or report.record_serial < duty.since:
         return duty
     following = streams(report, primary) and not report.closed_epoch
