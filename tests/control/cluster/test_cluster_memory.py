@@ -1,11 +1,12 @@
 """What a node still knows of itself when its agent is a new one."""
 
 import asyncio
+from dataclasses import replace
 
 from tests.control.cluster.stage import Stage, born, play, well
 
 from understudy.core.lineage import Branch, Position, promoted_from
-from understudy.core.record import DutyKind
+from understudy.core.record import Duty, DutyKind
 from understudy.core.text import Name
 from understudy.drivers.fake import POSTGRES, REDIS, FakeEngine
 
@@ -157,3 +158,19 @@ def test_a_promotion_that_ends_before_a_torn_record_is_not_less_data() -> None:
     assert promoted_from(Position((Branch("1", 0), Branch("2", 1795)), 1900), received)
     assert not promoted_from(Position((Branch("1", 0),), 1795), received)
     assert not promoted_from(Position((Branch("1", 10), Branch("2", 1795)), 1900), received)
+
+
+def test_company_is_that_of_the_newest_record() -> None:
+    """A record of a store that was put back does not bring back those who had a duty once: nobody waits for them."""
+
+    async def scene(stage: Stage) -> None:
+        await born(stage)
+        old = replace(stage.record(), duties=(*stage.record().duties, Duty(Name("gone"), DutyKind.ABSENT)))
+        keeper = stage.agents[stage.primary().node.host].loop._keepers[0]
+        knew = keeper.state.company
+        keeper.heard(replace(old, serial=old.serial - 1))
+        assert keeper.state.company == knew
+        keeper.heard(replace(old, serial=old.serial + 1))
+        assert "gone" in keeper.state.company
+
+    play(scene, POSTGRES)
