@@ -7,7 +7,7 @@ SEEDS ?= 1000
 FIRST_SEED ?= 1
 MOST_SEEDS ?= 2000
 
-.PHONY: up setup test lint types bench-http bench-cpu bench-reload bench-scale bench-postgres .bench prove-guard soak sim \
+.PHONY: up setup test lint types bench-http bench-cpu bench-reload bench-scale bench-postgres .bench prove-guard soak backlog sim \
 	sim-bugs clean
 
 up: setup               ## set up what is missing and run the example in the foreground
@@ -60,6 +60,10 @@ prove-guard: setup      ## every fault of the guard's proof RUNS times (as root 
 soak: setup             ## random faults on a three-node PostgreSQL for MINUTES (60), drawn from SEED (needs root)
 	@./setup-host test
 	@$(PY) -m tests.integration.postgres.soak --minutes $(or $(MINUTES),60) $(SEED:%=--seed %)
+
+backlog: setup          ## a failover while all standbys have MIB (1024) of log that they have not replayed (needs root)
+	@./setup-host test
+	@BACKLOG_MIB=$(or $(MIB),1024) $(PY) -m pytest tests/integration/postgres/test_faults_data.py -k backlog
 
 sim: .venv/.done        ## SEEDS simulated fault schedules from FIRST_SEED on; VERBOSE=1 prints what happened
 	@VERBOSE=$(VERBOSE) $(PY) -m tests.simulation $(SEEDS) $(FIRST_SEED)

@@ -181,13 +181,16 @@ def soak(pg: PgHosts, minutes: float, seed: int, say: Callable[[str], object]) -
 def _round(pg: PgHosts, draw: random.Random, tally: Tally, say: Callable[[str], object]) -> None:
     faults = _drawn(draw)
     words = " and ".join(f"{kind} {node} {hold_s:.1f} s" for kind, node, hold_s in faults)
+    lasting_s = sum(hold_s for _, _, hold_s in faults)
+    trial = Trial(pg, outage_s=OUTAGE_S + lasting_s)
     try:
-        lasting_s = sum(hold_s for _, _, hold_s in faults)
-        with Trial(pg, outage_s=OUTAGE_S + lasting_s) as trial:
+        with trial:
             _strike(pg, faults)
         _remembers_all_rounds(pg, tally.rounds)
     except (AssertionError, TimeoutError, OSError, Failed) as wrong:
         tally.failure = f"round {tally.rounds} ({words}): {wrong}"
+    if not trial.began_s:
+        return
     tally.rounds += 1
     tally.faults.update(kind for kind, _, _ in faults)
     tally.failovers += max(0, trial.now()["epoch"] - trial.epoch)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests import pg_hosts
-from tests.integration.postgres.trial import LEASE_S, Trial, eventually, last, told
+from tests.integration.postgres.trial import LEASE_S, Trial, eventually, last, streams, told
 from tests.ledger import Failed, ask
 from tests.pg_hosts import ENGINE_PORT, ENGINES, NODES, PgHosts, forget_memory, wait_until
 
@@ -20,6 +20,7 @@ DROP_S = 5.0
 MAX_LOSS_MIB = 1
 WRITERS = 4
 BACKLOG_MIB = int(os.environ.get("BACKLOG_MIB", "128"))
+"""A smaller one here; `make backlog` has the 1 GiB."""
 
 
 def test_standbys_lost_in_zero_loss(pg: PgHosts) -> None:
@@ -65,7 +66,7 @@ def test_a_standby_with_older_data_is_never_promoted_as_it_is(pg: PgHosts) -> No
         shutil.copytree(pg.data(node), older, symlinks=True)
         _give(older, like=pg.data(node))
         pg.power_on(host)
-        eventually(lambda: _streams(pg, node), "it streams again")
+        eventually(lambda: streams(pg, node), "it streams again")
         trial.wait_writing()
         pg.power_off(host)
         forget_memory(pg.data(node))
@@ -171,16 +172,11 @@ def _allow_prepared(pg: PgHosts) -> None:
         for node in trial.standbys():
             pg.kill_postmaster(node)
             time.sleep(1)
-            eventually(lambda node=node: _streams(pg, node), f"{node} streams again")
+            eventually(lambda node=node: streams(pg, node), f"{node} streams again")
         pg.kill_postmaster(trial.primary)
         trial.wait_failover()
     if ask(pg.conninfo, "SHOW max_prepared_transactions") != [("10",)]:
         raise Failed("the setting is not in force")
-
-
-def _streams(pg: PgHosts, node: str) -> bool:
-    sql = f"SELECT count(*) FROM pg_stat_replication WHERE application_name = '{node}' AND state = 'streaming'"
-    return ask(pg.conninfo, sql) == [("1",)]
 
 
 def _said_of(pg: PgHosts, node: str) -> str:

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 from tests import pg_hosts
-from tests.integration.postgres.trial import LEASE_S, Trial, eventually
+from tests.integration.postgres.trial import LEASE_S, Trial, eventually, streams
+from tests.ledger import ask
 from tests.pg_hosts import ENGINES, NODES, PgHosts
 
 DISK_MIB = 1024
@@ -40,10 +41,12 @@ def test_a_primary_whose_disk_is_full_is_replaced(pg: PgHosts) -> None:
 def test_a_standby_whose_disk_is_full_holds_up_nobody(pg: PgHosts) -> None:
     """The other standby acknowledges alone; with room, it follows again."""
     with Trial(pg) as trial:
-        host = NODES[trial.standbys()[0]]
-        pg.fill_disk(host)
+        node = trial.standbys()[0]
+        pg.fill_disk(NODES[node])
+        ask(pg.conninfo, "SELECT pg_switch_wal()")  # the file of the log that is there would have room
+        eventually(lambda: not streams(pg, node), "it cannot write what it is sent")
         trial.hold(3 * LEASE_S)
-        pg.empty_disk(host)
+        pg.empty_disk(NODES[node])
         assert trial.now()["epoch"] == trial.epoch
 
 

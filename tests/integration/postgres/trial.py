@@ -31,6 +31,8 @@ class Trial:
         self._outage_s = outage_s
         self.primary = ""
         self.epoch = 0
+        self.began_s = 0.0
+        """When all was well and clients wrote, by the monotonic clock."""
         self.ledger: Ledger
 
     def __enter__(self) -> Self:
@@ -39,7 +41,7 @@ class Trial:
         self.primary, self.epoch = before["primary"], before["epoch"]
         self.ledger = self._pg.ledger().__enter__()
         self.ledger.wait_writing()
-        self._began_s = time.monotonic()
+        self.began_s = time.monotonic()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -85,7 +87,7 @@ class Trial:
 
     def outage_s(self) -> float:
         """The longest time in which nobody was acknowledged anything."""
-        return self.ledger.outage_s(self._began_s)
+        return self.ledger.outage_s(self.began_s)
 
     def _history(self) -> str:
         """What happened, for whoever wonders why it failed."""
@@ -161,6 +163,12 @@ def _entry(said: dict[str, Any]) -> Entry:
         tuple(said["data"].items()),
     )
     return Entry(said["number"], said["wall_s"], event)
+
+
+def streams(pg: PgHosts, node: str) -> bool:
+    """Whether the primary sends its log there."""
+    sql = f"SELECT count(*) FROM pg_stat_replication WHERE application_name = '{node}' AND state = 'streaming'"
+    return ask(pg.conninfo, sql) == [("1",)]
 
 
 def eventually(true: Callable[[], bool], what: str, patience_s: float = 60.0) -> None:
