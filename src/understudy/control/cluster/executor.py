@@ -33,7 +33,7 @@ from understudy.core.clock import Now
 from understudy.core.clusters import obey
 from understudy.core.errors import Refused
 from understudy.core.record import ClusterRecord, Duty, DutyKind, Phase
-from understudy.core.report import OwnLease, Promise, Running
+from understudy.core.report import NodeReport, OwnLease, Promise, Running, marked, streams
 from understudy.drivers.base import NeedsRebuild
 
 
@@ -108,12 +108,19 @@ class Executor:
         actions = obey(record, report, state.lease, promise, now, self._timers)
         self._idle = () if actions else looked_at
         if not actions:
+            self._forget_failure(record, report)
             return wake_s
         again_s = self._ended_s + self._timers.renew_ms / 1000
         if actions[0] == self._action and now.boot_s < again_s:
             return again_s  # it has just been tried
         self._begin(actions[0], record, now.boot_s)
         return self.lane.deadline_s
+
+    def _forget_failure(self, record: ClusterRecord, report: NodeReport) -> None:
+        """A standby that follows as it should can do its duty, whatever it could not do before."""
+        duty = record.duty(self._state.name)
+        if duty is not None and duty.kind is DutyKind.STANDBY and streams(report, duty.source) and not marked(report):
+            self._state.failure, self._state.failed_epoch = "", 0
 
     def _begin(self, action: Action, record: ClusterRecord, now_s: float) -> None:
         state = self._state
