@@ -85,8 +85,10 @@ def _promotion(view: ClusterView, record: ClusterRecord) -> Promotion:
     ruled = report is not None and report.sync == wanted_sync(record) and _promoted(record, report)
     if record.ground is Ground.FIRST:
         return _making(view, record, record.primary, ruled=ruled)
-    if report is None:
-        lost = judge(view).judged is Judged.LOST
+    if report is None:  # without its agent nobody promotes it, whether its engine answers or not
+        seen = view.seen(record.primary)
+        silent = seen is not None and seen.age_ms > view.service.timers.lease_ms
+        lost = silent or judge(view).judged is Judged.LOST
     else:
         if ruled and (report.writable or _alone(view, record, report)):
             return Promotion.DONE
