@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,17 @@ async def rejoin(engine: Engine, source: Engine, patience_s: float = PATIENCE_S)
     return await Ladder(engine.home).rejoin(
         source.source, ours=await where(engine), theirs=await where(source), epoch=2, patience_s=patience_s
     )
+
+
+async def rejoin_in_the_end(engine: Engine, source: Engine) -> Rung:
+    """Tried again as the agent does: while a rewind goes on by itself, the files that say the history change, too."""
+    give_up_s = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return await rejoin(engine, source)
+        except DriverFault:
+            assert time.monotonic() < give_up_s, "it never came to its end"
+            await asyncio.sleep(0.05)
 
 
 def write(engine: Engine, first: int, number: int) -> set[int]:
@@ -260,7 +272,7 @@ async def test_cancelled_anywhere(a: Engine, b: Engine, after_s: float) -> None:
     await asyncio.sleep(after_s)
     work.cancel()
     await asyncio.gather(work, return_exceptions=True)
-    assert await rejoin(a, b) in {Rung.REWOUND, Rung.AS_IS}
+    assert await rejoin_in_the_end(a, b) in {Rung.REWOUND, Rung.AS_IS}
     assert {one.xid for one in reports(a.data)[0].transactions} == only_here
     follows(a, b)
 
