@@ -109,7 +109,7 @@ class Trial:
         audit = self.ledger.audit()
         assert audit.acknowledged
         assert not audit.lost
-        assert _writable(self._pg) == [_told(self._pg.primary)]
+        assert _told(lambda: _writable(self._pg)) == [_told(self._pg.primary)]
         for node in NODES:
             _everything_arrives(self._pg, self.ledger, node)
         assert check_journal(_told(lambda: journal(self._pg))) == ()
@@ -119,12 +119,16 @@ _OVER = ("rejoining", "steady")
 
 
 def _told(question: Callable[[], T]) -> T:
-    """Its answer, asked again while the store has no leader: a member that was cut off makes the others elect anew."""
+    """Its answer, asked again for a while.
+
+    The store may have no leader, since a member that was cut off makes the others elect anew; and a node that was down
+    for a second only may not have been missed yet, nor be up again.
+    """
     give_up_s = time.monotonic() + 20
     while True:
         try:
             return question()
-        except OSError:
+        except (OSError, Failed):
             if time.monotonic() > give_up_s:
                 raise
             time.sleep(0.1)
