@@ -186,7 +186,7 @@ def _assemble(  # noqa: PLR0917  # all that a cluster's parts are put together f
 
     account = Account.named("postgres") if os.geteuid() == 0 else Account.own()
     password = _superuser_password(spec, service, key)
-    kept = {one.own.node.name: one for one in before.engines} if before is not None else {}
+    kept = {one.name: one for one in before.engines} if before is not None else {}
     engines = []
     for engine in service.nodes:
         if former := kept.get(engine.name):

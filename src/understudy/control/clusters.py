@@ -219,7 +219,7 @@ class Clusters:
         """A node has left, and nobody counts on it any more: if it was ours, let go of it; its engine is stopped."""
         one = self._running[cluster]
         one.reach = replace(one.reach, nodes=tuple(each for each in one.reach.nodes if each.name != node))
-        gone = [engine for engine in one.parts.engines if engine.own.node.name == node]
+        gone = [engine for engine in one.parts.engines if engine.name == node]
         one.parts = replace(one.parts, engines=tuple(each for each in one.parts.engines if each not in gone))
         for engine in one.parts.engines:
             engine.driver.change(one.reach)

@@ -42,9 +42,8 @@ def unaccounted(view: ClusterView, record: ClusterRecord) -> list[Name]:
 def missing(view: ClusterView, record: ClusterRecord) -> str:
     """What each ground lacks, as one clause without anything that changes by the second."""
     held = frozen(view, record)
-    old = record.previous or listed([str(name) for name in unaccounted(view, record)])
-    one = record.previous is not None or len(unaccounted(view, record)) == 1
-    words = [f"{old} {'is' if one else 'are'} not verified dead"]
+    old = [record.previous] if record.previous is not None else unaccounted(view, record)
+    words = [f"{listed([str(name) for name in old])} {'is' if len(old) == 1 else 'are'} not verified dead"]
     if view.capabilities.revocation and view.service.durability.zero_loss:
         words.append(f"too few standbys are frozen to silence it ({listed(sorted(held), most=9)})")
     words.append("its lease, and promises to it, are not proven to be over")

@@ -110,7 +110,7 @@ def _by_others(view: ClusterView, primary: Name) -> Verdict:
     if seen is not None and seen.reachable:
         return Verdict(Judged.MUTE, (silence, "its engine answers the steward"))
     others = [name for name, one in heard(view).items() if one.streaming_from == primary and not one.hangs]
-    hearing = [str(name) for name in others if hears(view.report(name), primary, timers)]
+    hearing = _hearing(view, primary)
     if hearing:
         return Verdict(Judged.MUTE, (silence, f"its engine is still heard by {listed(hearing)}"))
     if not others:

@@ -12,7 +12,7 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -226,8 +226,7 @@ def _file_faults(home: Home) -> Iterator[str]:
         yield f"{data} is set to recover to a target (recovery.signal): let it end its recovery, or remove that file"
     taken = sorted(_set_by_alter_system(data) & TAKEN)
     if taken:
-        commands = listed([f"ALTER SYSTEM RESET {name}" for name in taken], most=len(taken))
-        yield f"{data}/postgresql.auto.conf sets what is understudy's: {commands}, or remove these lines from it"
+        yield f"{data}/postgresql.auto.conf sets what is understudy's: {resets(taken)}, or remove these lines from it"
 
 
 def _process_faults(data: Path) -> Iterator[str]:
@@ -330,6 +329,11 @@ def _changes(settings: Mapping[str, str]) -> Iterator[str]:
     for name, value in _OURS.items():
         if settings.get(name, value) != value:
             yield f"{name} = {value}, where it is {settings[name]}"
+
+
+def resets(names: Sequence[str]) -> str:
+    """The commands that take back what `ALTER SYSTEM` has set."""
+    return listed([f"ALTER SYSTEM RESET {name}" for name in names], most=len(names))
 
 
 def override(node: str, role: str, database: str) -> str:

@@ -77,6 +77,11 @@ class ControlFile:
         return max(self.timeline, self.min_recovery_timeline)
 
     @property
+    def at_least(self) -> int:
+        """How far the log goes at least."""
+        return max(self.checkpoint, self.redo, self.min_recovery)
+
+    @property
     def rewindable(self) -> bool:
         """Whether a page changed without a commit leaves a trace in the log."""
         return self.checksums or self.wal_log_hints

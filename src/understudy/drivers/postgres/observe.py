@@ -239,7 +239,7 @@ class Sight:
     async def history(self) -> Position:
         """Which history the data of a dead engine is of, and at least how far. Raises DriverFault."""
         control = await control_file.read(self._tools(), self._engine.place.data)
-        timeline, at_least = control.newest_timeline, max(control.checkpoint, control.redo, control.min_recovery)
+        timeline, at_least = control.newest_timeline, control.at_least
         data, account = self._engine.place.data, self._tools().account
         look = branches.gone_on if control.state.standby else branches.position
         return await self._files.do(lambda: look(Log.of(data), timeline, at_least, account), ANSWER_S)
@@ -374,8 +374,7 @@ class Sight:
 
 
 def _end_of_log(log: Log, control: ControlFile, tools: Tools) -> Position:
-    at_least = max(control.checkpoint, control.redo, control.min_recovery)
-    timeline, start = branches.newest(log, control.newest_timeline, at_least)
+    timeline, start = branches.newest(log, control.newest_timeline, control.at_least)
     left = wal.Stretch(timeline, start)
     end = wal.end(log, left, wal.read(tools, log, left))
     return branches.position(log, timeline, end, tools.account, first=True)

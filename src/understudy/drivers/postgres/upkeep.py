@@ -57,9 +57,8 @@ class Upkeep:
         names = [str(name) for (name,) in rows]
         if not names:
             return []
-        reset = listed([f"ALTER SYSTEM RESET {name}" for name in names], most=len(names))
         said = f"ALTER SYSTEM on {self._engine.place.name} has set what is understudy's ({listed(names, most=9)})"
-        return [f"{said}, so it is not as it should be: {reset}"]
+        return [f"{said}, so it is not as it should be: {check.resets(names)}"]
 
     async def _hasty(self) -> list[str]:
         """Who commits without waiting, where everybody is promised that nothing is lost."""

@@ -109,12 +109,17 @@ def stretches(ours: History, start: int) -> tuple[Stretch, ...]:
 def segments(log: Log, stretch: Stretch) -> list[Path]:
     """The files that are there of it, in order."""
     first = lsn.segment_name(stretch.timeline, stretch.start, log.segment_bytes)
-    last = first[:8] + "F" * 16
-    if stretch.end is not None:
-        last = lsn.segment_name(stretch.timeline, max(stretch.start, stretch.end - 1), log.segment_bytes)
+    last = _last_name(log, stretch)
     return sorted(
         path for path in log.directory.iterdir() if _SEGMENT.fullmatch(path.name) and first <= path.name <= last
     )
+
+
+def _last_name(log: Log, stretch: Stretch) -> str:
+    """Of its last file; where it has no end, one that is behind every other of its timeline."""
+    if stretch.end is None:
+        return f"{stretch.timeline:08X}" + "F" * 16
+    return lsn.segment_name(stretch.timeline, max(stretch.start, stretch.end - 1), log.segment_bytes)
 
 
 def what_is_left(log: Log, stretch: Stretch) -> Stretch:
@@ -141,9 +146,8 @@ def read(tools: Tools, log: Log, stretch: Stretch) -> Content:
     """What is in it. Takes seconds for a gigabyte; for a thread. Raises DriverFault when it cannot be read at all."""
     files = segments(log, stretch)
     if not files or not log.holds(stretch.timeline, stretch.start + 1):
-        return understand(
-            ()
-        )  # nothing of it is there; files are made, or used again, before there is anything for them
+        # Files are made, or used again, before there is anything for them.
+        return understand(())
     try:
         with subprocess.Popen(
             [tools.path("pg_waldump"), *_what_to_dump(log, stretch, files)],
@@ -169,8 +173,7 @@ def _what_to_dump(log: Log, stretch: Stretch, files: list[Path]) -> list[str]:
     """Its arguments. It takes the size of all files from the first one named, or else from any, an empty one too."""
     words = [f"--path={log.directory}", f"--start={lsn.text(stretch.start)}"]
     if stretch.end is not None:
-        last = lsn.segment_name(stretch.timeline, max(stretch.start, stretch.end - 1), log.segment_bytes)
-        words += [f"--end={lsn.text(stretch.end)}"] if files[-1].name == last else []
+        words += [f"--end={lsn.text(stretch.end)}"] if files[-1].name == _last_name(log, stretch) else []
     return [*words, files[0].name, files[-1].name]
 
 
