@@ -3,7 +3,8 @@
 RULES: a duty keeps its `since` as long as it says the same. A node with less data than it had is never followed and
 never follows as it is: it is rebuilt, its data kept. A fenced node comes back only by rejoining; so does one that
 cannot be started as a standby (a rejoin may have been cut short), and one that is new or was away from the spec:
-rejoining finds out whether it must be rebuilt. A standby that leaves goes on until the commit rule does without it.
+rejoining finds out whether it must be rebuilt. Where nobody reigns such a node is frozen, as all the others are. A
+standby that leaves goes on until the commit rule does without it.
 """
 
 from dataclasses import replace
@@ -56,6 +57,17 @@ def crowned(view: ClusterView, record: ClusterRecord, primary: Name) -> ClusterR
     left = [duty.node for duty in record.duties if view.service.node(duty.node) is None]
     gone = [Duty(name, DutyKind.ABSENT) for name in left if name != primary]  # the last resort may have left, too
     return ordered(record, Duty(primary, DutyKind.PRIMARY), *others, *gone)
+
+
+def joined(view: ClusterView, record: ClusterRecord) -> tuple[Duty, ...]:
+    """The duties of those that came into the spec while nobody reigns, and have data of this cluster.
+
+    Only who is heard: one that is not would have to be accounted for, and cannot win. Any other waits for a primary.
+    """
+    names = [node.name for node in view.service.nodes if record.duty(node.name) is None]
+    reports = [report for name in names if (report := fresh(view, name)) is not None]
+    ours = [report.node for report in reports if report.identity == record.identity and not report.empty]
+    return tuple(Duty(name, DutyKind.FROZEN) for name in ours)
 
 
 def tended(view: ClusterView, record: ClusterRecord) -> ClusterRecord:

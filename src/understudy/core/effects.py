@@ -145,6 +145,17 @@ def _open_epoch(draft: Draft, case: Case) -> Draft:
     return draft.tell(EventKind.FAILOVER_STARTED, said, old, epoch=opened.epoch)
 
 
+def _freeze(draft: Draft, case: Case) -> Draft:
+    """Whoever has joined stops where it is, and may be elected."""
+    added = duties.joined(case.view, draft.record)
+    if not added:
+        return draft
+    draft = draft.with_record(duties.ordered(draft.record, *added))
+    for duty in added:
+        draft = draft.tell(EventKind.NODE_ADDED, f"{duty.node} joins the cluster.", duty.node)
+    return draft
+
+
 def _prove(draft: Draft, case: Case) -> Draft:
     """The ground, for whoever crowns."""
     return draft.with_record(replace(draft.record, ground=case.seen.ground))
@@ -388,6 +399,7 @@ def _unseen_ms(view: ClusterView, record: ClusterRecord) -> int:
 _EFFECTS: dict[Effect, Callable[[Draft, Case], Draft]] = {
     Effect.TEND: _tend,
     Effect.OPEN_EPOCH: _open_epoch,
+    Effect.FREEZE: _freeze,
     Effect.PROVE: _prove,
     Effect.CROWN: _crown,
     Effect.CROWN_TARGET: _crown_target,

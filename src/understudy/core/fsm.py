@@ -26,6 +26,8 @@ class Effect(StrEnum):
     """Keep the cluster in order: commit rule, electorate, duties of standbys, failback."""
     OPEN_EPOCH = "open a new epoch"
     """Epoch + 1, the old lease's key overwritten, the old primary closed, every standby frozen."""
+    FREEZE = "freeze who has joined"
+    """A node that joins, or comes back, with data of this cluster while nobody reigns may be the only one left."""
     PROVE = "write down the proof"
     """What was proven stays so for the rest of the epoch, though the next steward may not have seen it."""
     CROWN = "crown the winner"
@@ -123,14 +125,16 @@ ROWS: tuple[Row, ...] = (
     # Transfer.
     _row(P.FENCING, P.ELECTING, "a promotion is proven safe and enough positions are known", E.PROVE,
          ground=True, votes=True, **OWN),
-    _row(P.FENCING, P.FENCING, "the old primary is not proven silent yet", ground=False, late=False, **OWN),
-    _row(P.FENCING, P.FENCING, "not enough positions are known yet", ground=True, votes=False, late=False, **OWN),
+    _row(P.FENCING, P.FENCING, "the old primary is not proven silent yet", E.FREEZE,
+         ground=False, late=False, **OWN),
+    _row(P.FENCING, P.FENCING, "not enough positions are known yet", E.FREEZE,
+         ground=True, votes=False, late=False, **OWN),
     _row(P.FENCING, P.BLOCKED, "the old primary could not be proven silent", E.BLOCK,
          ground=False, late=True, **OWN),
     _row(P.FENCING, P.BLOCKED, "too few positions are known to lose nothing", E.BLOCK,
          ground=True, votes=False, late=True, **OWN),
     _row(P.ELECTING, P.PROMOTING, "an eligible candidate has all that counts", E.CROWN, winner=True, **OWN),
-    _row(P.ELECTING, P.ELECTING, "no candidate is eligible yet", winner=False, late=False, **OWN),
+    _row(P.ELECTING, P.ELECTING, "no candidate is eligible yet", E.FREEZE, winner=False, late=False, **OWN),
     _row(P.ELECTING, P.BLOCKED, "no candidate is eligible", E.BLOCK, winner=False, late=True, **OWN),
     _row(P.PROMOTING, P.ROUTING, "the new primary is promoted", E.BEGIN_REIGN, promotion=Promotion.DONE, **OWN),
     _row(P.PROMOTING, P.BOOTSTRAPPING, "the first data could not be made there; nobody was let in yet", E.OPEN_EPOCH,
@@ -177,11 +181,11 @@ ROWS: tuple[Row, ...] = (
          origin=Origin.CONFIRMED, asked=_BUT_FAILOVER, judged=_GONE | _UNCLEAR, **OWN),
     _row(P.BLOCKED, P.ELECTING, "proof, positions and a candidate are there now", E.PROVE, E.UNBLOCK,
          origin=Origin.FENCING, ground=True, votes=True, winner=True, **OWN),
-    _row(P.BLOCKED, P.BLOCKED, "the old primary is still not proven silent", E.BLOCK,
+    _row(P.BLOCKED, P.BLOCKED, "the old primary is still not proven silent", E.FREEZE, E.BLOCK,
          origin=Origin.FENCING, ground=False, **OWN),
-    _row(P.BLOCKED, P.BLOCKED, "still too few positions are known", E.BLOCK,
+    _row(P.BLOCKED, P.BLOCKED, "still too few positions are known", E.FREEZE, E.BLOCK,
          origin=Origin.FENCING, ground=True, votes=False, **OWN),
-    _row(P.BLOCKED, P.BLOCKED, "still no candidate is eligible", E.BLOCK,
+    _row(P.BLOCKED, P.BLOCKED, "still no candidate is eligible", E.FREEZE, E.BLOCK,
          origin=Origin.FENCING, ground=True, votes=True, winner=False, **OWN),
     _row(P.BLOCKED, P.SUSPECT, "the nodes belong to this record again", E.UNBLOCK, origin=Origin.FOREIGN, **OWN),
     # First of all.
