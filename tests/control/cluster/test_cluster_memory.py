@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from tests.control.cluster.stage import Stage, born, play, well
 
+from understudy.control.cluster.ports import NodeFacts
 from understudy.core.lineage import Branch, Position, promoted_from
 from understudy.core.record import Duty, DutyKind
 from understudy.core.text import Name
@@ -174,3 +175,25 @@ def test_company_is_that_of_the_newest_record() -> None:
         assert "gone" in keeper.state.company
 
     play(scene, POSTGRES)
+
+
+def test_what_an_emptied_primary_had_is_its_last_word() -> None:
+    """A loss is bounded by what a primary told last, though its disk, and what its agent kept there, is new."""
+
+    async def scene(stage: Stage) -> None:
+        await born(stage)
+        await asyncio.sleep(1)
+        old, had = stage.primary(), stage.decoded(stage.primary().name).position
+        for agent in stage.agents.values():
+            agent.die()
+        old.wipe()
+        stage.disks[old.name].facts = NodeFacts()
+        for start in (lambda: stage.start(old.node.host), stage.start):  # and by a second agent, too
+            start()
+            await stage.until(lambda: stage.decoded(old.name).empty, 60)
+            assert stage.decoded(old.name).had == had
+        await stage.until(lambda: stage.record().epoch > 1, 60)
+        assert stage.record().known == had
+        await well(stage)
+
+    play(scene, REDIS)

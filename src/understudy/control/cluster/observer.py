@@ -42,6 +42,8 @@ class Observer:
         """Since when each thing fails."""
         self._last: Position | None = None
         """Where the running engine was last seen to stand."""
+        self._past: Position | None = None
+        """With an empty disk: where the node stood by what was last told of it."""
         self._blind = True
         """Whether the last look began before the store was in sight."""
         self._recalled = False
@@ -102,6 +104,8 @@ class Observer:
         if self._recalled:
             return
         facts, word = self._state.facts, told(self._mirror.get(self._key).value)
+        if facts.identity is None and word is not None:
+            self._past = word.position or word.had
         if (
             word is not None
             and word.position is not None
@@ -179,7 +183,7 @@ class Observer:
             warnings=seen.warnings,
             less_data=facts.less_data,
             moves=-1 if state.moving else facts.moves,
-            had=facts.reached or self._last if facts.less_data or seen.position is None else None,
+            had=facts.reached or self._last or self._past if facts.less_data or seen.position is None else None,
             needs_rebuild=facts.needs_rebuild,
             rebuilt=facts.rebuilt,
             failed_epoch=state.failed_epoch,
