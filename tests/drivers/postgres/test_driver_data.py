@@ -10,7 +10,7 @@ from tests.contract.postgres_bench import DEADLINE_MS, PostgresBench
 from tests.contract.postgres_bench import PASSWORD as RIGHT
 from tests.drivers.postgres.real import PATIENCE_S
 
-from understudy.core.actions import Action, Close, Follow, Freeze, Open, Promote, Rebuild, Rejoin, StopGracefully
+from understudy.core.actions import Action, Close, Follow, Freeze, Open, Promote, Rebuild, Rejoin, Start, StopGracefully
 from understudy.core.errors import Refused
 from understudy.core.lineage import contains
 from understudy.core.record import SyncConfig
@@ -188,3 +188,37 @@ async def test_check(bench: PostgresBench) -> None:
         assert not beside.of(bench.data(A)).root.exists(), "looking makes nothing"
     finally:
         (bench.root / "elsewhere").rename(beside.of(bench.data(A)).root)
+
+
+async def load(bench: PostgresBench, name: Name) -> None:
+    """Rows by the thousand until cancelled: the log is sent, and flushed, by the page and not by the record."""
+    conninfo = bench.drivers[name]._engine.conninfo("load")
+    await client.once(conninfo, "CREATE TABLE IF NOT EXISTS bulk (words text)")
+    with suppress(client.SqlFault):  # it may be killed
+        while True:
+            await client.once(conninfo, "INSERT INTO bulk SELECT repeat('x', n % 3000) FROM generate_series(1, 5000) n")
+
+
+async def test_what_was_begun_of_a_record_is_no_history(bench: PostgresBench) -> None:
+    """Whoever dies in the middle of a record, as it happens under bulk load, has afterwards what it said to have."""
+    loading = asyncio.create_task(load(bench, A))
+    try:
+        for _ in range(5):
+            await asyncio.sleep(0.2)
+            await do(bench, Freeze, B, 1)
+            said = (await bench.drivers[B].observe()).position
+            await bench.processes[B].signal(signal.SIGKILL)
+            await until(bench, B, lambda seen: seen.running is Running.DEAD)
+            await do(bench, Start, B, 1)
+            seen = await until(bench, B, lambda seen: seen.position is not None)
+            assert contains(seen.position, said), (said, seen.position)
+            await do(bench, Follow, B, 1, source=A)
+            await until(bench, B, lambda seen: seen.link_age_ms is not None)
+        await do(bench, Freeze, B, 2)
+        said = (await bench.drivers[B].observe()).position
+    finally:
+        loading.cancel()
+    await do(bench, Close, A, 2)
+    await do(bench, Promote, B, 2, sync=NOBODY)
+    seen = await until(bench, B, lambda seen: seen.position is not None and len(seen.position.branches) > 1)
+    assert contains(seen.position, said), (said, seen.position)

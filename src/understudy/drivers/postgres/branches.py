@@ -108,10 +108,38 @@ class Log:
     def record_end(self, timeline: int, start: int) -> int | None:
         """Where the record that begins at `start` ends; None when it is not here."""
         length = self._bytes(timeline, start, _LENGTH.size)
-        if length is None:
-            return None
-        end = self._skip(start)
-        left = _LENGTH.unpack(length)[0]
+        return None if length is None else self._end(start, _LENGTH.unpack(length)[0])
+
+    def whole(self, timeline: int, offset: int) -> int:
+        """Where the last record ends of which all is before `offset`. Raises DriverFault.
+
+        What is flushed by the page, or sent by it, may end in the middle of a record.
+        """
+        page = (offset - 1) // self.page_bytes * self.page_bytes
+        while True:
+            here = self._read(timeline, page, self.page_bytes)
+            address, left = _PAGE.unpack_from(here)[3:] if len(here) == self.page_bytes else (-1, 0)
+            if address == 0 and not any(here):
+                return offset  # the empty rest of a file, behind a switch to the next one
+            if address != page:
+                raise DriverFault(f"The log on timeline {timeline} is not there before {lsn.text(offset)}.")
+            at = self._skip(page) + (left + 7) // 8 * 8
+            if at <= min(offset, page + self.page_bytes):
+                return self._last_end(here, page, at, offset)
+            page -= self.page_bytes  # what is not here as a whole began before
+
+    def _last_end(self, here: bytes, page: int, at: int, offset: int) -> int:
+        """From a record's beginning `at` on this page: past all that end before `offset`."""
+        while at < page + self.page_bytes:
+            end = self._end(at, _LENGTH.unpack_from(here, at - page)[0])
+            if not at < end <= offset:
+                break
+            at = end
+        return page if at == self._skip(page) else at
+
+    def _end(self, start: int, length: int) -> int:
+        """Where a record of that length ends."""
+        end, left = self._skip(start), length
         while left:
             room = self.page_bytes - end % self.page_bytes
             taken = min(room, left)
@@ -183,6 +211,12 @@ def position(log: Log, timeline: int | None, offset: int, account: Account, *, f
     if found != kept:
         _keep(log, found, account)
     return Position(tuple(branches), offset)
+
+
+def whole(log: Log, timeline: int | None, offset: int) -> tuple[int, int]:
+    """The timeline that is flushed up to `offset`, and up to where all of it is whole. Raises DriverFault."""
+    own = timeline if timeline is not None else _own_timeline(log, offset)
+    return own, log.whole(own, offset)
 
 
 def gone_on(log: Log, timeline: int, offset: int, account: Account) -> Position:

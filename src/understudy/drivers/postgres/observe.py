@@ -2,7 +2,9 @@
 
 RULES
 1. A position is what is flushed, on the history that it is on, or None: never a guess, never too little. A standby that
-   was just started knows how far it goes only once it has replayed all that is in its own WAL.
+   was just started knows how far it goes only once it has replayed all that is in its own WAL. What was flushed of a
+   record that is not there as a whole is no history: nobody was promised it, and neither a restart nor a promotion
+   keeps it.
 2. Whatever may hang has a deadline, and there is one of each kind outstanding at most.
 3. Times are by this host's monotonic clock; the wall clock is believed only where that cannot say.
 """
@@ -307,8 +309,11 @@ class Sight:
     def _translate(self, said: Said) -> Position:
         if self._log is None:
             self._log = Log.of(self._engine.place.data)
-        primary = not said.in_recovery
-        return branches.position(self._log, said.timeline, said.offset, self._tools().account, first=primary)
+        timeline, offset = said.timeline, said.offset
+        if offset > said.replayed:  # what is replayed is whole
+            timeline, end = branches.whole(self._log, timeline, offset)
+            offset = max(end, said.replayed)
+        return branches.position(self._log, timeline, offset, self._tools().account, first=not said.in_recovery)
 
     async def _learn(self) -> None:
         """Ask whom we hear, and so have the history of, for the ids that are missing here."""
