@@ -328,9 +328,13 @@ def _why_blocked(record: ClusterRecord, case: Case) -> Blocked:
 
 
 def _data_anywhere(record: ClusterRecord, view: ClusterView) -> bool:
-    """Whether any node that may be promoted has, or may have, data; without it no flag helps."""
-    reports = [view.report(node.name) for node in view.service.nodes if node.priority]
-    return any(one is None or (not one.empty and one.identity in (None, record.identity)) for one in reports)
+    """Whether any node that may be promoted has, or may have, data; without it no flag helps.
+
+    One that has just joined is asked for nothing but data of this cluster.
+    """
+    known = {node.name: view.report(node.name) for node in view.service.nodes if node.priority}
+    ours = {name: (record.identity, None) if record.duty(name) else (record.identity,) for name in known}
+    return any(one is None or (not one.empty and one.identity in ours[name]) for name, one in known.items())
 
 
 def _why_foreign(record: ClusterRecord, case: Case, command: str) -> Blocked:

@@ -192,6 +192,7 @@ def unfit(view: ClusterView, record: ClusterRecord, name: Name) -> str:
         return "carries the identity of another cluster"
     faults = (
         (report.empty, "has no data"),
+        (report.identity is None and record.duty(name) is None, "has data that are not of this cluster"),
         (report.less_data and not record.accept_loss, "came back with less data than it had"),
         (report.needs_rebuild and not record.accept_loss, "needs its data copied anew"),
         (report.disk_failing_ms >= view.service.timers.hang_ms, "has a disk that does not answer"),
