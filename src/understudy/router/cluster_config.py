@@ -18,8 +18,9 @@ from understudy.router.names import (
     write_frontend,
 )
 
-CONNECT_MS = 100
-"""How long a node may take to accept; also how soon a refused connection is tried again."""
+TRIES = 250
+"""How often a connection is tried in the time that it may be held. The time of one try, 40 ms with the default lease,
+is how long a node may take to accept, and how soon a refused connection is tried again."""
 
 ROLE_INTERVAL_MS = 300
 ROLE_TIMEOUT_MS = 200
@@ -79,11 +80,11 @@ def _backend(name: str, balance: str, ports: ClusterPorts) -> Iterator[str]:
     yield "  mode tcp"
     yield f"  log ring@{EVENT_RING} format raw local0"
     yield f"  balance {balance}"
-    yield f"  timeout connect {CONNECT_MS}ms"
+    yield f"  timeout connect {max(1, ports.hold_ms // TRIES)}ms"
     yield f"  timeout server {SESSION}"
     yield f"  timeout server-fin {FIN_S}s"
     yield f"  timeout check {ROLE_TIMEOUT_MS}ms"
-    yield f"  retries {max(1, ports.hold_ms // CONNECT_MS)}"
+    yield f"  retries {TRIES}"
     yield from _keepalive("srv")
 
 
@@ -115,5 +116,5 @@ def _server(cluster: Name, seat: Seat, role: str) -> str:
 
 
 def _hold() -> str:
-    """Where a refused connection goes as long as no node is open: refused again, it comes back in CONNECT_MS."""
+    """Where a refused connection goes as long as no node is open: refused again, it comes back for the next try."""
     return f"  server {HOLD_SERVER} {REFUSING_ADDRESS} backup maxconn {HOLD_PLACES}"

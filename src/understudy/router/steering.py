@@ -52,6 +52,8 @@ class Steering:
             ) from None
         self._sure: set[Name] = set()
         """Clusters whose route is known to be in force, or to have been until HAProxy went: only they are opened."""
+        self._brought: dict[Name, Route] = {}
+        """What was brought into force, in every worker."""
         self._settled = asyncio.Event()
         self._settled.set()
         self._workers = 0
@@ -135,7 +137,9 @@ class Steering:
             if known is not None and known.write not in (None, route.write) and ports.has(known.write):
                 await runtime.send(self._layout.admin_socket, list(leaving(ports, known.write)))
                 await asyncio.sleep(LEAVE_S)
-            await self._close(ports, route)
+            nobody_writes = known is not None and known.write is None and self._brought.get(ports.cluster) == known
+            if not nobody_writes:
+                await self._close(ports, route)
             if (
                 route.write is not None
                 and self._saver is not None
@@ -146,7 +150,12 @@ class Steering:
                 raise RouterFault(
                     f"{ports.cluster}: the router has no node {route.write} yet, nobody takes writes: apply the spec"
                 )
-            await runtime.send(self._layout.admin_socket, list(opening(ports, route)))
+            if nobody_writes:  # anywhere: what is left to close stands in nobody's way, and is done in the same breath
+                await runtime.send(self._layout.admin_socket, [*closing(ports, route), *opening(ports, route)])
+                await self._sweep(ports, route)
+            else:
+                await runtime.send(self._layout.admin_socket, list(opening(ports, route)))
+            self._brought[ports.cluster] = route
 
     def _lock(self, cluster: Name) -> asyncio.Lock:
         return self._locks.setdefault(cluster, asyncio.Lock())
