@@ -107,8 +107,9 @@ def test_loss_is_a_share(hosts: Hosts) -> None:
 
 
 OWNER = (
-    "import sys, time\n"
+    "import signal, time\n"
     "from tests.hosts import Hosts\n"
+    "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # whoever started the tests may ignore it
     "with Hosts('a') as hosts:\n"
     "    print(hosts['a'].namespace, hosts['a'].start(['sleep', '600']).pid, flush=True)\n"
     "    time.sleep(600)\n"

@@ -35,6 +35,7 @@ MISFITS = [
     (*_in_w1("weight: -1"), "services.web.endpoints[0].weight", "at least 0"),
     (*_in_w1("weight: 1.5"), "services.web.endpoints[0].weight", "whole number"),
     (*_in_w1("secrets: {A: env:SHOP_PASSWORD_NOW}"), "services.web.endpoints[0].secrets", "add `run`"),
+    (*_in_w1("secrets: {}"), "services.web.endpoints[0].secrets", "add `run`"),
     (*_in_w1("run: []"), "services.web.endpoints[0].run", "at least 1"),
     (_W1, "      - w1\n", "services.web.endpoints[0]", "no mapping"),
     ("kind: http", "kind: tcp\n    affinity: {cookie: A}", "services.web.affinity", "kind: http"),

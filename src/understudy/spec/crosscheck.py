@@ -138,7 +138,7 @@ def _http_only(service: PoolShape, at: Path, report: Report) -> None:
 
 def _commandless(pool: PoolShape, at: Path, report: Report) -> None:
     for number, endpoint in enumerate(pool.endpoints):
-        if endpoint.secrets and not endpoint.run:
+        if "secrets" in endpoint.model_fields_set and not endpoint.run:
             here = (*at, "endpoints", number)
             fault = "secrets are given to the command in `run`, and there is none: add `run`, or remove them"
             report.add(fault, (*here, "secrets"), (*here, "run"))

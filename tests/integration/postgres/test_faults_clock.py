@@ -89,7 +89,7 @@ def test_a_wall_clock_that_is_set_matters_to_nobody(pg: PgHosts, clock: Clock, l
         assert (pg.primary(), trial.now()["epoch"]) == (trial.primary, trial.epoch)
     with Trial(pg) as trial:
         pg.kill_postmaster(trial.primary)
-        assert trial.wait_failover() != trial.primary
+        trial.wait_failover()  # to whoever is sooner: the killed one may be up again before a standby is frozen
         clock.set(0)
 
 
