@@ -194,7 +194,10 @@ class Agent:
     async def why(self, service: str) -> tuple[str, ...]:
         """Why the service is as it is, and what would make it otherwise."""
         if self._clusters is not None and service in self._clusters:
-            return self._clusters.why(service, await self._journal.tail(-1, WHY_ENTRIES, service))
+            entries: tuple[Entry, ...] = ()
+            with contextlib.suppress(StoreFault):  # then that is why
+                entries = await self._journal.tail(-1, WHY_ENTRIES, service)
+            return self._clusters.why(service, entries)
         known, seen = self._loop.look_at(service)
         entries = await self._journal.tail(-1, WHY_ENTRIES, service)
         return explain.why(known, self._loop.records[known.name], seen, entries, self._clock.now())

@@ -335,11 +335,16 @@ class Clusters:
 
     def status(self) -> tuple[ClusterStatus, ...]:
         """Every cluster, as this agent sees it."""
-        return tuple(cluster_status(one.service, one.loop.look(), one.loop.steward_host) for one in self._all())
+        return tuple(
+            cluster_status(one.service, one.loop.look(), one.loop.steward_host, one.loop.without_store())
+            for one in self._all()
+        )
 
     def why(self, service: str, entries: tuple[Entry, ...]) -> tuple[str, ...]:
         """Why the cluster is as it is; `entries` are its latest."""
-        return cluster_why(self._one(service).loop.look(), entries, self._clock.now())
+        loop = self._one(service).loop
+        silent = loop.without_store()
+        return (silent,) if silent else cluster_why(loop.look(), entries, self._clock.now())
 
     def what_if(self, node: str, service: str | None) -> tuple[Forecast, ...]:
         """What the loss of the node's engine, and of its machine, would mean now."""

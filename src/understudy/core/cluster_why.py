@@ -104,8 +104,38 @@ def node_reason(view: ClusterView, name: Name) -> str:
         doing = "takes writes" if report.writable else "is primary, and does not take writes yet"
     else:
         doing = _standing_by(view, record, report, duty)
-    failed = f"; its last order failed: {report.failure.removesuffix('.')}" if report.failed_epoch else ""
-    return f"{name} {doing}{failed}."
+    return f"{name} {doing}{_failed(report)}."
+
+
+def _failed(report: NodeReport) -> str:
+    """What became of its last order; of one that is being carried out nothing can be said but what was before."""
+    if not report.failed_epoch:
+        return ""
+    how = "this is tried again, after" if report.moves < 0 else "its last order failed"
+    return f"; {how}: {report.failure.removesuffix('.')}"
+
+
+def store_away(
+    cluster: Name, record: ClusterRecord | None, silent_s: float, *, reigns: bool | None, promised: Sequence[Name]
+) -> str:
+    """Since when the store is silent, and what goes on without it, as one sentence.
+
+    reigns: whether a primary of this host takes writes all the same; None when it is another host's. promised: the
+    nodes of this host that have promised it not to take over.
+    """
+    said = f"The store has not answered for {span(silent_s)}"
+    if record is None:
+        return f"{said}: what became of {cluster} is not known before it does."
+    primary = record.primary
+    if primary is None:
+        return f"{said}: {cluster} had no primary then, and nobody is promoted before it does."
+    if reigns:
+        return f"{said}: {primary} goes on, as most nodes promise not to take over, and nobody is promoted meanwhile."
+    if reigns is not None:
+        return f"{said}: {primary} takes no writes, for it is dead, or too few nodes promise not to take over."
+    if promised:
+        return f"{said}: {primary} was primary then, and {listed(promised)} promised not to take over meanwhile."
+    return f"{said}: {primary} was primary then, and goes on as long as most nodes promise not to take over."
 
 
 def warnings(view: ClusterView) -> tuple[str, ...]:
@@ -182,7 +212,7 @@ def _standing_by(view: ClusterView, record: ClusterRecord, report: NodeReport, d
         DutyKind.HANDING_OVER: "hands over",
         DutyKind.REJOIN: f"rejoins {duty.source}",
         DutyKind.REBUILD: f"is copied anew from {duty.source}",
-        DutyKind.ABSENT: "has left the cluster",
+        DutyKind.ABSENT: "waits for its part" if view.service.node(report.node) else "has left the cluster",
     }
     return words.get(duty.kind, f"is {duty.kind}")
 

@@ -130,18 +130,27 @@ def test_paused_while_its_disk_is_slow() -> None:
 
 
 def test_store_away() -> None:
-    """The primary goes on for as long as the store is away, on the promises of a majority of the data nodes."""
+    """The primary goes on for as long as the store is away, on the promises of a majority of the data nodes.
+
+    Every agent says since when the store is silent, and what it knows of who goes on.
+    """
 
     async def scene(stage: Stage) -> None:
         await born(stage)
         old = stage.primary()
+        assert not any(agent.loop.without_store() for agent in stage.agents.values())
         stage.outage(away=True)
         for _ in range(600):
             await asyncio.sleep(0.1)
             assert stage.primary() is old
+        for host, agent in stage.agents.items():
+            said = agent.loop.without_store()
+            assert said.startswith(f"The store has not answered for 60 s: {old.name} ")
+            assert ("goes on, as most nodes promise" if host == old.node.host else "promised not to take") in said
         stage.outage(away=False)
         await asyncio.sleep(10)
         assert stage.primary() is old
+        assert not any(agent.loop.without_store() for agent in stage.agents.values())
         assert (stage.record().phase, stage.record().epoch) == (Phase.STEADY, 1)
 
     play(scene)
@@ -213,6 +222,7 @@ def test_store_away_and_alone() -> None:
         stage.cut(old.node.host, {H1, H2, H3} - {old.node.host})
         lease_s = stage.service.timers.lease_ms / 1000
         await stage.until(lambda: old.running is Running.DEAD, lease_s, write=False)
+        assert f"{old.name} takes no writes" in stage.agents[old.node.host].loop.without_store()
 
     play(scene)
 

@@ -4,10 +4,13 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
 from tests.control.cluster.stage import Stage, born, play, well
 
+from understudy.core.actions import Action, Open
 from understudy.core.record import DutyKind, RequestKind
-from understudy.drivers.fake import POSTGRES, FakeEngine
+from understudy.drivers.base import DriverFault
+from understudy.drivers.fake import POSTGRES, FakeDriver, FakeEngine
 
 
 def at_pace(engine: FakeEngine, **pace: float) -> None:
@@ -129,5 +132,26 @@ def test_a_recovery_that_gets_on_may_take_hours() -> None:
         await stage.order(1, RequestKind.REBUILD, node=engine.name)
         assert 700 < await rebuilt(stage, engine, 3000) < 2000
         await well(stage)
+
+    play(scene, POSTGRES)
+
+
+def test_what_came_about_all_the_same_has_not_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An order that was done although it was said to have failed is no failure any more once all is as it should be."""
+    failed: list[Action] = []
+    perform = FakeDriver.perform
+
+    async def fail(driver: FakeDriver, action: Action) -> None:
+        await perform(driver, action)
+        if isinstance(action, Open):
+            failed.append(action)
+            raise DriverFault("It did not answer.")
+
+    monkeypatch.setattr(FakeDriver, "perform", fail)
+
+    async def scene(stage: Stage) -> None:
+        await born(stage)
+        await stage.until(lambda: stage.decoded(failed[0].node).failed_epoch == 0)
+        assert len(failed) == 1
 
     play(scene, POSTGRES)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from tests.integration.postgres.trial import LEASE_S, Trial, eventually
 from tests.ledger import Failed, ask
-from tests.pg_hosts import ENGINES, NODES, READ, ROUTER, WRITE, PgHosts
+from tests.pg_hosts import ENGINES, NODES, READ, ROUTER, SERVICE, WRITE, PgHosts
 
 
 def test_rolling_restart_of_all_agents_is_not_noticed(pg: PgHosts) -> None:
@@ -58,10 +58,18 @@ def test_without_a_majority_of_etcd_the_primary_goes_on(pg: PgHosts) -> None:
 
 
 def test_without_etcd_the_primary_goes_on(pg: PgHosts) -> None:
-    """All members die; with them nobody can be promoted, and nobody is demoted; afterwards failover works again."""
+    """All members die; with them nobody can be promoted, and nobody is demoted; afterwards failover works again.
+
+    Meanwhile everybody says what is the matter, without the store.
+    """
     with Trial(pg) as trial:
         pg.kill_etcd()
         trial.hold(2 * LEASE_S)
+        for host in (*ENGINES, ROUTER):
+            [why] = pg.ask(f"services/{SERVICE}/why", of=host)["reasons"]
+            assert why.startswith("The store has not answered for ")
+            assert ("goes on, as most nodes promise" in why) == (host == NODES[trial.primary])
+            assert pg.cluster(of=host)["reason"].startswith("The store has not answered for ")
         pg.start_etcd()
         pg.wait_steady()
         assert trial.now()["epoch"] == trial.epoch

@@ -117,9 +117,9 @@ class Executor:
         return self.lane.deadline_s
 
     def _forget_failure(self, record: ClusterRecord, report: NodeReport) -> None:
-        """A standby that follows as it should can do its duty, whatever it could not do before."""
+        """Who has nothing left to do and does its duty can do it, whatever it could not do before."""
         duty = record.duty(self._state.name)
-        if duty is not None and duty.kind is DutyKind.STANDBY and streams(report, duty.source) and not marked(report):
+        if duty is not None and not marked(report) and _does(duty, report, record.epoch):
             self._state.failure, self._state.failed_epoch = "", 0
 
     def _begin(self, action: Action, record: ClusterRecord, now_s: float) -> None:
@@ -181,6 +181,13 @@ class Executor:
         report = self._state.report
         alive = report is not None and report.running is Running.UP
         return isinstance(action, Bootstrap | Rejoin | Rebuild) or (isinstance(action, Follow) and alive)
+
+
+def _does(duty: Duty, report: NodeReport, epoch: int) -> bool:
+    """Whether a node serves as it should; there is nothing to serve by for one that is to be still."""
+    if duty.kind is DutyKind.PRIMARY:
+        return report.writable and report.promoted_epoch == epoch
+    return duty.kind is DutyKind.STANDBY and streams(report, duty.source)
 
 
 def _after(action: Action) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from understudy.control.keys import (
     cluster_steward,
 )
 from understudy.core.cluster import ClusterService, Node, refusal
-from understudy.core.cluster_why import lag_bytes
+from understudy.core.cluster_why import lag_bytes, store_away
 from understudy.core.clusters import Route, route_of
 from understudy.core.codec import encode
 from understudy.core.errors import Refused
@@ -152,6 +152,17 @@ class ClusterLoop:
         """All that is seen of the cluster from here: what a decision would rest on."""
         return self.steward.look(self._ports.clock.now().boot_s)
 
+    def without_store(self) -> str:
+        """Since when the store is silent, and what goes on without it, as a sentence; empty while it speaks."""
+        now_s, record = self._ports.clock.now().boot_s, self._record.newest
+        silent_s = self._mirror.silent_s(now_s)
+        if silent_s * 1000 <= self._ports.service.timers.stale_other_ms:
+            return ""
+        own = [one for one in self._keepers if record is not None and one.state.name == record.primary]
+        reigns = any(one.takes_writes(now_s) for one in own) if own else None
+        promised = [one.state.name for one in self._keepers if one.state.promise.until_s > now_s]
+        return store_away(self._ports.service.name, record, silent_s, reigns=reigns, promised=promised)
+
     def may_serve(self, node: str, role: str, max_lag_bytes: int) -> bool | None:
         """Whether a node of ours may be sent writes (`primary`) or reads (`standby`), by this host's own clock.
 
@@ -168,8 +179,7 @@ class ClusterLoop:
             lease = keeper.state.lease
             if report.writable and not lease.epoch:
                 return None
-            ours = lease.epoch == report.promoted_epoch and lease.deadline_s > self._ports.clock.now().boot_s
-            return ours and report.writable
+            return keeper.takes_writes(self._ports.clock.now().boot_s)
         behind = lag_bytes(self.look(), report.node)
         near = behind is not None and behind <= max_lag_bytes
         return role == "standby" and streams(report, report.streaming_from) and near
@@ -279,6 +289,12 @@ class _Keeper:
         return (record is not None and record.primary == self.state.name) or (
             report is not None and report.promoted_epoch > 0
         )
+
+    def takes_writes(self, now_s: float) -> bool:
+        """Whether it is an open primary that has the right to be, by this host's own clock."""
+        report, lease = self.state.report, self.state.lease
+        ours = report is not None and lease.epoch == report.promoted_epoch and lease.deadline_s > now_s
+        return ours and report is not None and report.writable
 
     def yields(self, record: ClusterRecord) -> bool:
         """Whether a person agreed that what this node carries is put aside."""

@@ -58,6 +58,8 @@ class Mirror:
         """What was first seen after this has just been written; what was seen before may be old, even of a state of the
         store that was put back."""
         self._heard_s = -inf
+        self._asked_s = inf
+        """When we began to watch."""
         self._gap_s = ports.service.timers.lease_ms / 1000
         self.ready = False
         self.fault = ""
@@ -65,6 +67,7 @@ class Mirror:
 
     def start(self) -> None:
         """Begin to watch, and go on for ever."""
+        self._asked_s = min(self._asked_s, self._clock.now().boot_s)
         self._follower = self._spawn(self._follow())
 
     def stop(self) -> None:
@@ -72,6 +75,10 @@ class Mirror:
         if self._follower is not None:
             self._follower.cancel()
             self._follower = None
+
+    def silent_s(self, now_s: float) -> float:
+        """For how long nothing has come from the store; what we write ourselves comes too."""
+        return max(0.0, now_s - max(self._heard_s, self._asked_s))
 
     def get(self, key: str) -> Sight:
         """The entry; one that is not there has been missing since we first looked."""

@@ -8,8 +8,13 @@ from understudy.core.report import ClusterView, Running
 from understudy.core.stateful import EngineNode, PostgresService
 
 
-def cluster_status(service: PostgresService, view: ClusterView, steward: str | None) -> ClusterStatus:
-    """One cluster, as this agent sees it; `steward` is the host that decides at the moment."""
+def cluster_status(
+    service: PostgresService, view: ClusterView, steward: str | None, without_store: str
+) -> ClusterStatus:
+    """One cluster, as this agent sees it.
+
+    steward: the host that decides at the moment. without_store: what is so while the store is silent; empty otherwise.
+    """
     record = view.record
     return ClusterStatus(
         name=service.name,
@@ -25,7 +30,7 @@ def cluster_status(service: PostgresService, view: ClusterView, steward: str | N
         nodes=tuple(_node_status(node, view) for node in service.nodes),
         last_failover=_last_failover(record) if record else None,
         unblock=record.blocked.command if record and record.blocked else None,
-        reason=cluster_reason(view),
+        reason=without_store or cluster_reason(view),
         warnings=warnings(view),
     )
 
