@@ -17,7 +17,9 @@ from understudy.core.errors import Refused
 from understudy.core.text import Word
 
 FORMAT = 1
-"""Of the envelope and of how types are written; a record grows by fields with defaults, without a new format."""
+"""Of the envelope and of how types are written. A type grows by fields with defaults, without a new format: who is
+older leaves them aside, and stores what it decides without them. What nobody may overlook, or lose, needs a new format:
+that is refused by who is older."""
 
 T = TypeVar("T")
 
@@ -33,7 +35,10 @@ def encode(value: object) -> bytes:
 
 
 def decode(kind: type[T], data: bytes) -> T:
-    """The value of that type; raises Undecodable for anything but what `encode` wrote for it (or an older `encode`)."""
+    """The value of that type. Raises Undecodable for anything but what `encode` wrote for it.
+
+    That may have been an older `encode`, of fewer fields, or a newer one, of more.
+    """
     try:
         envelope = _loads(data.decode())
         value = _plan(kind).read(_unwrap(envelope, kind.__name__))
@@ -151,8 +156,8 @@ def _dataclass_plan(kind: type) -> _Plan:
     def read(raw: Any) -> Any:
         if type(raw) is not dict:
             raise ValueError(f"{_show(raw)} is no {kind.__name__}")
-        if raw.keys() != plans.keys():
-            _check_names(kind, raw, set(plans), needed)
+        if not needed <= raw.keys():
+            raise ValueError(f"{kind.__name__} lacks {', '.join(sorted(needed - raw.keys()))}")
         values = {}
         for name, read_part in reads:
             if name in raw:
@@ -163,14 +168,6 @@ def _dataclass_plan(kind: type) -> _Plan:
         return kind(**values)
 
     return _Plan(write, read)
-
-
-def _check_names(kind: type, raw: dict[str, Any], known: set[str], needed: set[str]) -> None:
-    """Refuse fields that the type does not have, and the lack of those without a default."""
-    if unknown := raw.keys() - known:
-        raise ValueError(f"{kind.__name__} has no field {', '.join(map(_show, sorted(unknown)))}")
-    if missing := needed - raw.keys():
-        raise ValueError(f"{kind.__name__} lacks {', '.join(sorted(missing))}")
 
 
 def _enum_plan(kind: type[Enum]) -> _Plan:
