@@ -47,6 +47,7 @@ from understudy.drivers.postgres.upkeep import Upkeep
 CAPABILITIES = Capabilities(zero_loss_commit=True, revocation=True, rewind=True, graceful_handover=True)
 _WATCH_S, _WATCH_EVERY_S = 10.0, 0.005
 """How long, and how often, it is looked for what comes soon after an action."""
+_NOTED_S = 0.1
 _AGAIN_S = 1.0
 _MARGIN_S = 1.0
 """Of the time of what copies: to say how far it is."""
@@ -187,7 +188,7 @@ class PostgresDriver:
                 self._afterwards = asyncio.create_task(self._after_promotion())
                 self._look_out(self._sight.is_covered)
             case Open():
-                await self._open(action.epoch)
+                await self._open(action)
             case SetSync():
                 await promote.set_rule(engine, action.sync)
             case StopGracefully():
@@ -224,7 +225,7 @@ class PostgresDriver:
 
     async def _close(self, epoch: int) -> None:
         await self._engine.kill(epoch)
-        self._afterwards = asyncio.create_task(self._after_close())
+        self._afterwards = asyncio.create_task(self._stay_standby())
 
     async def _freeze(self, epoch: int) -> None:
         if not self._sight.knows_its_end:
@@ -238,10 +239,13 @@ class PostgresDriver:
         await follow.follow(self._engine, action.source, action.epoch)
         self._look_out(self._sight.hears)
 
-    async def _open(self, epoch: int) -> None:
-        if not self._sight.covered(await self._sight.ask()):
+    async def _open(self, action: Open) -> None:
+        said = await self._sight.ask()
+        if said.in_recovery or said.epoch != action.epoch:
+            raise DriverFault(f"{self._place.name} is no primary of epoch {action.epoch}, so no client is let in.")
+        if not self._sight.covered(said):
             raise DriverFault(f"{self._place.name} has history that too few standbys have: no client is let in yet.")
-        await promote.let_in(self._engine, epoch)
+        await promote.let_in(self._engine)
 
     async def _rebuild(self, action: Rebuild, within_s: float) -> None:
         home = await self._settled()
@@ -372,18 +376,23 @@ class PostgresDriver:
     async def _until(self, came: Callable[[], Awaitable[bool]]) -> None:
         with suppress(TimeoutError, DriverFault):
             async with asyncio.timeout(_WATCH_S):
+                await asyncio.sleep(_WATCH_EVERY_S)  # the look that follows every action sees what is there by now
                 await until(came, _WATCH_EVERY_S)
         self._told()
 
-    async def _after_close(self) -> None:
+    async def _stay_standby(self) -> None:
         """No start by another hand may be writable either. On a hung disk there is none."""
         with suppress(Refused):
             await self._engine.disk.do(self._engine.make_standby, FILES_S)
 
     async def _after_promotion(self) -> None:
-        """What has to be on the disk soon, and holds up nobody: the order to be a standby, the new timeline's id."""
+        """What has to be on the disk soon, and holds up nobody: the order to be a standby, the new timeline's id.
+
+        A look notes the id; there is one after every action, so that ours mostly has nothing left to do.
+        """
+        await self._stay_standby()
+        await asyncio.sleep(_NOTED_S)
         with suppress(Refused):
-            await self._engine.disk.do(self._engine.make_standby, FILES_S)
             await self._sight.look()
 
     def _stop_watching(self) -> None:

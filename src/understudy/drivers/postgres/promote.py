@@ -21,10 +21,12 @@ _SENDERS_S = 1.0
 _MARGIN_S = 0.5
 """Of an action's time: for what comes after its longest step."""
 
-_READY = """
-SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1 AND rolsuper AND rolreplication AND rolcanlogin),
+_ROLE_AND_EPOCH = "SELECT pg_is_in_recovery(), current_setting('understudy.epoch', true)"
+_READY = """,
+       EXISTS (SELECT FROM pg_roles WHERE rolname = $1 AND rolsuper AND rolreplication AND rolcanlogin),
        (SELECT count(*) FROM pg_replication_slots WHERE slot_name = ANY ($2))
 """
+"""Whether nothing will have to be made once it is a primary; asked with the above."""
 _STRANGERS = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
  WHERE backend_type = 'client backend' AND client_addr IS NOT NULL AND usename <> $1
@@ -43,13 +45,16 @@ async def promote(engine: Engine, epoch: int, rule: SyncConfig) -> None:
     name = engine.place.name
     if not (await engine.state()).running:
         raise DriverFault(f"{name} is not running, so it cannot be promoted.")
-    in_recovery, promoted = await _role_and_epoch(engine)
-    if not in_recovery:
-        if promoted != epoch:
-            raise Refused(f"{name} is a primary of epoch {promoted}; close it first.")
+    slots = [settings.slot_name(peer) for peer, _ in engine.place.peers]
+    [[in_recovery, promoted, role, there]] = await engine.ask(
+        _ROLE_AND_EPOCH + _READY, settings.ROLE, "{" + ",".join(slots) + "}"
+    )
+    if in_recovery != "t":
+        if int(promoted or 0) != epoch:
+            raise Refused(f"{name} is a primary of epoch {promoted or 0}; close it first.")
         await set_rule(engine, rule)
     else:
-        ready = await _is_ready(engine)
+        ready = role == "t" and int(there or 0) == len(slots)
         now = await engine.write(epoch=epoch, source=None, clients=False, rule=rule, proven=rule)
         await engine.process.signal(signal.SIGHUP)
         await engine.ask("SELECT pg_promote(false)")
@@ -67,11 +72,8 @@ async def promote(engine: Engine, epoch: int, rule: SyncConfig) -> None:
     await ensure_slots(engine, anew=False)
 
 
-async def let_in(engine: Engine, epoch: int) -> None:
-    """Let clients in. Raises DriverFault while it is no primary of this epoch."""
-    in_recovery, promoted = await _role_and_epoch(engine)
-    if in_recovery or promoted != epoch:
-        raise DriverFault(f"{engine.place.name} is no primary of epoch {epoch}, so no client is let in.")
+async def let_in(engine: Engine) -> None:
+    """Let clients in."""
     if not (await engine.in_force()).clients:
         await engine.disk.do(engine.make_standby, FILES_S)
         await engine.reload(clients=True)
@@ -126,13 +128,6 @@ async def _recovered(engine: Engine) -> bool:
     return (await engine.ask("SELECT pg_is_in_recovery()"))[0][0] == "f"
 
 
-async def _is_ready(engine: Engine) -> bool:
-    """Whether nothing will have to be made once it is a primary."""
-    slots = [settings.slot_name(peer) for peer, _ in engine.place.peers]
-    [[role, there]] = await engine.ask(_READY, settings.ROLE, "{" + ",".join(slots) + "}")
-    return role == "t" and int(there or 0) == len(slots)
-
-
 async def _strangers_gone(engine: Engine) -> bool:
     """Whether nobody is in who has come by TCP and is not one of our nodes; they are told to go."""
     return not await engine.ask(_STRANGERS, settings.ROLE)
@@ -140,7 +135,7 @@ async def _strangers_gone(engine: Engine) -> bool:
 
 async def _ensure_role(engine: Engine) -> None:
     """The role that nodes use between themselves, with the password that all of them know."""
-    [[there, _]] = await engine.ask(_READY, settings.ROLE, "{}")
+    [[_, _, there, _]] = await engine.ask(_ROLE_AND_EPOCH + _READY, settings.ROLE, "{}")
     if there == "t":
         return
     await engine.ask(
@@ -152,7 +147,7 @@ async def _ensure_role(engine: Engine) -> None:
 
 async def _role_and_epoch(engine: Engine) -> tuple[bool, int]:
     """Whether it is in recovery, and the epoch that stands in its configuration."""
-    [[in_recovery, epoch]] = await engine.ask("SELECT pg_is_in_recovery(), current_setting('understudy.epoch', true)")
+    [[in_recovery, epoch]] = await engine.ask(_ROLE_AND_EPOCH)
     return in_recovery == "t", int(epoch or 0)
 
 
