@@ -5,7 +5,7 @@ written: enough nodes for the asked acknowledgements, one of them fit to be prom
 loop refuses that).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING
@@ -27,6 +27,9 @@ MOST_NODES = 6
 DELAYS_S = (0.0, 0.1, 1.0, 5.0, 20.0)
 """How far apart the hosts may hear of it."""
 BOUNDS_BYTES = (100, 1000, 1_000_000)
+MUCH = Durability(1_000_000, 1)
+PREPARED_S = 1.0
+"""For how long a plot prepares before its change of the spec is applied."""
 COMPANY = (
     "host_crash",
     "engine_kill",
@@ -67,13 +70,14 @@ class _Drawing:
 
 def with_changes(plan: "Plan") -> "Plan":
     """The plan, in some of the runs with changes of its spec and with troubles that meet them."""
+    if plan.theme in _THEMED:
+        return _about(plan)
     strict_engine = plan.rules.capabilities.zero_loss_commit
     changes = draw_changes(plan.seed, plan.service, plan.hosts, plan.faulty_s, strict_engine=strict_engine)
     if plan.theme or plan.observers_only or not changes:
         return plan
     random = Random(f"company {plan.seed}")
-    added = sorted({str(node.host) for node in nodes_of(plan.service, changes)} - set(plan.hosts))
-    hosts = (*plan.hosts, *added)
+    hosts = (*plan.hosts, *_added(plan, changes))
     faults = [*plan.faults]
     for change in changes:
         at_s = change.at_s + random.expovariate(0.2)
@@ -82,9 +86,19 @@ def with_changes(plan: "Plan") -> "Plan":
             what = "primary" if random.random() < 0.4 else random.choice(hosts)
             for_s = min(lasting_s, plan.faulty_s - 1.0 - at_s)
             faults.append(Fault(at_s, random.choice(COMPANY), what, for_s, random.randrange(1000)))
+    return _beside(plan, changes, tuple(sorted(faults, key=lambda one: one.at_s)), random)
+
+
+def _added(plan: "Plan", changes: tuple[Change, ...]) -> list[str]:
+    """The hosts of the nodes that the changes add."""
+    return sorted({str(node.host) for node in nodes_of(plan.service, changes)} - set(plan.hosts))
+
+
+def _beside(plan: "Plan", changes: tuple[Change, ...], faults: tuple[Fault, ...], random: Random) -> "Plan":
+    """The plan with these changes, the hosts that they add, and these faults."""
+    added = _added(plan, changes)
     rates = (*plan.rates, *(1.0 + random.uniform(-0.0004, 0.0004) for _ in added))
-    ordered = tuple(sorted(faults, key=lambda one: one.at_s))
-    return replace(plan, hosts=hosts, rates=rates, faults=ordered, changes=changes)
+    return replace(plan, hosts=(*plan.hosts, *added), rates=rates, faults=faults, changes=changes)
 
 
 def draw_changes(
@@ -94,7 +108,7 @@ def draw_changes(
     random = Random(f"changes {seed}")
     if random.random() >= SHARE:
         return ()
-    unused = [Node(Name(letter), Name(f"new-{letter}"), priority=random.choice((1, 1, 2, 0))) for letter in NEW_NAMES]
+    unused = _newcomers(random)
     drawing = _Drawing(random, service, strict_engine, unused, [])
     gap_s = random.choice((3.0, 10.0, 30.0))
     places = (*hosts, *(str(node.host) for node in unused))
@@ -104,12 +118,22 @@ def draw_changes(
         kind = random.choices(list(_KINDS), [share for _, share in _KINDS.values()])[0]
         changed = _KINDS[kind][0](drawing)
         if changed is not None and _may_be_written(changed):
-            drawing.service = replace(changed, version=changed.version + 1)
-            spread_s = random.choice(DELAYS_S)
-            delays = tuple((place, spread_s * random.random()) for place in places)
-            changes.append(Change(at_s, kind, drawing.service, delays))
+            changes.append(_applied(drawing, changed, kind, at_s, places, random.choice(DELAYS_S)))
         at_s += random.expovariate(1 / gap_s)
     return tuple(changes)
+
+
+def _newcomers(random: Random) -> list[Node]:
+    return [Node(Name(letter), Name(f"new-{letter}"), priority=random.choice((1, 1, 2, 0))) for letter in NEW_NAMES]
+
+
+def _applied(  # noqa: PLR0917  # all that a change is made of
+    drawing: _Drawing, changed: ClusterService, kind: str, at_s: float, places: tuple[str, ...], spread_s: float
+) -> Change:
+    """The next version of the spec, of which each place hears at some time within the spread."""
+    drawing.service = replace(changed, version=drawing.service.version + 1)
+    delays = tuple((place, spread_s * drawing.random.random()) for place in places)
+    return Change(at_s, kind, drawing.service, delays)
 
 
 def nodes_of(service: ClusterService, changes: tuple[Change, ...]) -> tuple[Node, ...]:
@@ -196,3 +220,60 @@ _KINDS: dict[str, tuple[Callable[[_Drawing], ClusterService | None], int]] = {
     "change_wishes": (_change_wishes, 1),
 }
 """Each kind and its share."""
+
+
+# Runs that are about changes: for each time that the plot happens there is one, just after it has begun.
+
+
+def _about(plan: "Plan") -> "Plan":
+    """The plan with a change for each plot, and before it what takes the last one back."""
+    random = Random(f"changes {plan.seed}")
+    drawing = _Drawing(random, plan.service, True, _newcomers(random), [])
+    places = (*plan.hosts, *(str(node.host) for node in drawing.unused))
+    lease_s = plan.service.timers.lease_ms / 1000
+    changes: list[Change] = []
+    for fault in plan.faults:
+        if fault.kind == plan.theme:
+            changes += _THEMED[plan.theme](drawing, fault.at_s, places, lease_s)
+    return _beside(plan, tuple(changes), plan.faults, random)
+
+
+def _loosened(drawing: _Drawing, at_s: float, places: tuple[str, ...], lease_s: float) -> Iterator[Change]:
+    """Nothing may be lost; then much may."""
+    service = drawing.service
+    strict, loose = replace(service, durability=Durability(None, 1)), replace(service, durability=MUCH)
+    if not service.durability.zero_loss:
+        yield _applied(drawing, strict, "change_durability", at_s - 1.5 * lease_s, places, 0.1)
+    spread_s = drawing.random.choice((0.0, 0.1, 1.0, 0.5 * lease_s))
+    yield _applied(drawing, loose, "change_durability", at_s + PREPARED_S, places, spread_s)
+
+
+def _lessened(drawing: _Drawing, at_s: float, places: tuple[str, ...], lease_s: float) -> Iterator[Change]:
+    """Much may be lost; then little, of which all but the steward hear late (the plot tells the steward)."""
+    service = drawing.service
+    if service.durability != MUCH:
+        much = replace(service, durability=MUCH)
+        yield _applied(drawing, much, "change_durability", max(1.0, at_s - 1.5 * lease_s), places, 0.1)
+    little = replace(service, durability=Durability(drawing.random.choice((100, 100, 1000)), 1))
+    change = _applied(drawing, little, "change_durability", at_s + PREPARED_S, places, lease_s)
+    yield replace(change, delays_s=tuple((place, delay_s + 4 * lease_s) for place, delay_s in change.delays_s))
+
+
+def _regrouped(drawing: _Drawing, at_s: float, places: tuple[str, ...], lease_s: float) -> Iterator[Change]:
+    """A node goes, or is replaced, or one that went comes back."""
+    names = ["remove_node", "replace_node", "readd_node"]
+    drawing.random.shuffle(names)
+    for name in sorted(names, key=lambda one: one == "readd_node" and drawing.random.random() < 0.6):
+        changed = _KINDS[name][0](drawing)
+        if changed is not None and _may_be_written(changed):
+            spread_s = drawing.random.choice((0.0, 0.1, 1.0, 0.5 * lease_s))
+            yield _applied(drawing, changed, name, at_s + PREPARED_S, places, spread_s)
+            return
+
+
+_THEMED: dict[str, Callable[[_Drawing, float, tuple[str, ...], float], Iterator[Change]]] = {
+    "loosened": _loosened,
+    "older_steward": _lessened,
+    "leaver_counts": _regrouped,
+}
+"""How the spec changes in a run about each of these."""

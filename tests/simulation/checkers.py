@@ -12,7 +12,7 @@ from tests.simulation.scheduler import Scheduler
 from tests.simulation.transcript import Transcript
 
 from understudy.core import invariants
-from understudy.core.actions import Action
+from understudy.core.actions import Action, Close
 from understudy.core.cluster import ClusterService
 from understudy.core.invariants import Ack, Bounds, Destroyed, Failover, Memory, NodeTruth, Routed, Violation, World
 from understudy.core.lineage import Position
@@ -193,8 +193,22 @@ class Checker:
             self.fail("I10", f"{said} was begun while paused")
         if action.epoch > self._stored_epoch:
             self.fail("I8", f"{said} was begun before the record that orders it was stored")
+        if isinstance(action, Close):
+            self._not_needed(engine, action)
         if action.epoch < self.known_epoch(engine.name):
             self.fail("I4", f"{said} was begun though the node knew epoch {self.known_epoch(engine.name)}")
+
+    def _not_needed(self, standby: Engine, action: Action) -> None:
+        """A node that leaves goes on acknowledging until the primary's rule does without it: writes never wait for it.
+
+        Only failovers fence who counts, and they do it under a higher epoch.
+        """
+        for primary in self.engines.values():
+            reigns = primary.promoted_epoch == action.epoch and primary.serves and primary is not standby
+            link = primary.links.get(standby.name)
+            counts = link is not None and standby.name in primary.sync.voters and standby.hears(primary, link.token)
+            if reigns and counts and primary.voters_heard <= primary.sync.acks:
+                self.fail("I9", f"{standby.name} is closed, without which {primary.name} can acknowledge nothing")
 
     def touched(self) -> None:
         """Something about a node changed."""

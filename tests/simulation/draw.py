@@ -5,7 +5,7 @@ from random import Random
 
 from tests.simulation.changes import Change, nodes_of, with_changes
 from tests.simulation.engine import ALL_RULES, MARIADB, POSTGRES, Rules
-from tests.simulation.faults import LOOSE, STRICT, THEMES, Fault, draw_faults, draw_themed, theme_of
+from tests.simulation.faults import LOOSE, LOOSE_WIDE, STRICT, THEMES, Fault, draw_faults, draw_themed, theme_of
 
 from understudy.core.cluster import ClusterService, Durability, Node, Timers
 from understudy.core.failover_mode import FailoverMode
@@ -134,9 +134,9 @@ def _anything(random: Random) -> tuple[Rules, ClusterService]:
 def _themed(random: Random, theme: str) -> tuple[Rules, ClusterService]:
     """A cluster to which the theme's plot can happen, with leases short enough that it happens often."""
     need, failback = THEMES[theme], theme == "preferred_dies"
-    strict = need is STRICT or (need is not LOOSE and random.random() < 0.6)
+    strict = need is STRICT or (need not in (LOOSE, LOOSE_WIDE) and random.random() < 0.6)
     rules = random.choice((POSTGRES, POSTGRES, MARIADB) if strict else ALL_RULES)
-    nodes = _nodes(random, random.choice((3, 3, 3, 4, 5) if need is STRICT else (2, 3, 3, 3, 4)))
+    nodes = _nodes(random, random.choice((3, 3, 3, 4, 5) if need in (STRICT, LOOSE_WIDE) else (2, 3, 3, 3, 4)))
     return rules, ClusterService(
         name=CLUSTER,
         nodes=nodes,

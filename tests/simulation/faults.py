@@ -90,6 +90,7 @@ OBSERVERS = {
 }
 """What may befall those who only watch; and the primary's own agent for a moment (mute)."""
 STRICT, LOOSE, ANY = "zero_loss, three nodes or more", "loss is allowed, two nodes or more", "two nodes or more"
+LOOSE_WIDE = "loss is allowed, three nodes or more"
 THEMES = {
     "lag_then_lose": STRICT,
     "isolate_then_step": LOOSE,
@@ -107,6 +108,9 @@ THEMES = {
     "pause_with_work": ANY,
     "preferred_dies": ANY,
     "mute": ANY,
+    "loosened": STRICT,
+    "older_steward": LOOSE_WIDE,
+    "leaver_counts": STRICT,
 }
 """What a whole run may be about, and the cluster that each needs."""
 

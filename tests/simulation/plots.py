@@ -9,13 +9,15 @@ from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from tests.simulation.changes import PREPARED_S, Change
 from tests.simulation.faults import Fault
 from tests.simulation.hosts import Host
 from tests.simulation.store import STORE
 
 from understudy.control.keys import cluster_primary, cluster_steward
 from understudy.core.codec import decode
-from understudy.core.record import ClusterRecord, Phase, RequestKind
+from understudy.core.record import ClusterRecord, DutyKind, Phase, RequestKind
+from understudy.core.text import Name
 from understudy.store.base import Put
 from understudy.store.lease import Lease
 
@@ -310,3 +312,92 @@ class Plots:
                 (self._do_cut_store, cut_s),
             )[fault.number % 3]
             silence(self.hosts[home], self._for(fault, for_s))
+
+    # A new spec at a bad moment. The change that belongs to a plot was drawn with it (changes.py).
+
+    def _change_of(self, fault: Fault) -> Change | None:
+        soon_s = fault.at_s + PREPARED_S
+        return next((change for change in self.plan.changes if fault.at_s < change.at_s <= soon_s), None)
+
+    def _do_loosened(self, host: Host, fault: Fault) -> None:
+        """Loss is allowed, and the primary is lost; who has what was acknowledged before is away, a late one is not.
+
+        Every other time before the primary has given up the rule that asks somebody, or when nobody is asked any more.
+        """
+        change, sites = self._change_of(fault), self._others(host, fault)
+        if change is not None and len(sites) > 1:
+            late, *others = sites
+            version, rules = change.service.version, 1 + fault.number % 2
+            self._cut_link(host, late, 5 * self._lease_s, fault)
+            self.clients.burst(PREPARED_S, self._site(host))
+            self._once(
+                lambda record: record.spec >= version and len(record.sync) == rules and not record.sync[-1].acks,
+                self._lose_best,
+                host,
+                others,
+                fault,
+            )
+
+    def _lose_best(self, host: Host, others: list["Site"], fault: Fault) -> None:
+        for one in others:
+            lose = self._do_isolate if fault.number // 2 % 2 else self._do_host_crash
+            lose(one.engine.host, self._for(fault, 4 * self._lease_s))
+        self._do_engine_kill(host, fault)
+
+    def _do_older_steward(self, host: Host, fault: Fault) -> None:
+        """Less may be lost from now on, which only the steward has heard; then it is gone, and so is the primary.
+
+        Who is left has an older spec, and what the primary had is not within the bound of the newer one.
+        """
+        change, steward = self._change_of(fault), self._steward_home()
+        if change is not None and steward is not None:
+            for late in self._others(host, fault):
+                if late.engine.host is not steward:
+                    self._cut_link(host, late, 5 * self._lease_s, fault)
+            self.clients.burst(PREPARED_S + 0.5, self._site(host))
+            self._in_plot(PREPARED_S, self._hears, steward.name, change.service)
+            self._once(
+                lambda record: record.spec >= change.service.version,
+                self._in_plot,
+                0.001 * (fault.number % 500),
+                self._lose_informed,
+                steward,
+                host,
+                fault,
+            )
+
+    def _lose_informed(self, steward: Host, host: Host, fault: Fault) -> None:
+        self._do_agent_kill(steward, self._for(fault, 3 * self._lease_s))
+        self._do_engine_kill(host, fault)
+
+    def _do_leaver_counts(self, host: Host, fault: Fault) -> None:
+        """A node leaves that alone has what was acknowledged last; at some step of that the primary is lost."""
+        change, sites = self._change_of(fault), self._others(host, fault)
+        if change is None or not sites:
+            return
+        spec = change.service
+        leavers = [site for site in sites if spec.node(site.node.name) is None] or sites[:1]
+        for late in sites:
+            if late not in leavers:
+                self._cut_link(host, late, (1 + fault.number % 3) * self._lease_s, fault)
+        self.clients.burst(PREPARED_S + 1.0, self._site(host))
+        names = {site.node.name for site in leavers}
+        self._once(
+            lambda record: record.spec >= spec.version and _step_of_leaving(record, names) >= fault.number % 4,
+            self._in_plot,
+            0.0005 * fault.number,
+            (self._do_engine_kill, self._do_host_crash, self._do_isolate)[fault.number // 4 % 3],
+            host,
+            self._for(fault, 3 * self._lease_s),
+        )
+
+
+def _step_of_leaving(record: ClusterRecord, names: set[Name]) -> int:
+    """How far the record is on the way to let these nodes go."""
+    counting = [name for rule in record.sync for name in rule.voters if name in names]
+    duties = [duty for name in names if (duty := record.duty(name)) is not None]
+    if not duties:
+        return 3
+    if not counting and all(duty.kind is DutyKind.ABSENT for duty in duties):
+        return 2
+    return 1 if len(record.sync) > 1 else 0

@@ -9,8 +9,8 @@ from tests.simulation.agents import Router
 from tests.simulation.engine import SimDriver
 from tests.simulation.planted.patching import Bug, Spade
 
-from understudy.control.cluster import executor, mirror, node_state, observer, steward, tenure
-from understudy.core import adoption, classify, effects, election, grounds, health, quorum, requests, sync
+from understudy.control.cluster import executor, loop, mirror, node_state, observer, steward, tenure
+from understudy.core import adoption, classify, duties, effects, election, grounds, health, quorum, requests, sync
 from understudy.core import obey as obeying
 from understudy.core.actions import Freeze
 from understudy.core.fsm import Effect
@@ -368,6 +368,47 @@ def absent_key_misjudged(spade: Spade) -> None:
     spade.plant(mirror.Sight, "expect", lambda _real: lambda self: Expect(self.key, self.revision))
 
 
+# Changes of the spec.
+
+
+def older_spec_decides(spade: Spade) -> None:
+    """A steward goes on deciding by a spec that is older than the one that was in force already."""
+    spade.plant(loop.ClusterLoop, "_outdated", _always(""))
+
+
+def strictness_by_the_spec_alone(spade: Spade) -> None:
+    """As soon as loss is allowed, no rule binds that may still be in force from before."""
+
+    def make(real: Any) -> Any:
+        return lambda view, record: real(view, record) if view.service.durability.zero_loss else ()
+
+    spade.plant(election, "strict_rules", make)
+
+
+def owed_forgotten(spade: Spade) -> None:
+    """When a rule that loses nothing is given up, nobody writes down what was acknowledged under it."""
+
+    def make(real: Any) -> Any:
+        return lambda view, record, primary: replace(real(view, record, primary), owed=None)
+
+    spade.plant(sync, "_rule_step", make)
+
+
+def leavers_closed_at_once(spade: Spade) -> None:
+    """A node that leaves the spec is closed, whether its acknowledgements are needed or not."""
+
+    def make(real: Any) -> Any:
+        def tended(view: Any, record: ClusterRecord) -> ClusterRecord:
+            left = {duty.node for duty in record.duties if view.service.node(duty.node) is None}
+            rules = tuple(replace(rule, voters=rule.voters - left) for rule in record.sync)
+            result = real(view, replace(record, sync=rules))
+            return replace(result, sync=record.sync)
+
+        return tended
+
+    spade.plant(duties, "tended", make)
+
+
 BUGS = tuple(
     Bug(bug.__name__, bug, theme)
     for bug, theme in (
@@ -401,5 +442,9 @@ BUGS = tuple(
         (failback_without_hold, "preferred_dies"),
         (acted_before_stored, "steward_dies"),
         (absent_key_misjudged, "store_wipe"),
+        (older_spec_decides, "older_steward"),
+        (strictness_by_the_spec_alone, "loosened"),
+        (owed_forgotten, "loosened"),
+        (leavers_closed_at_once, "leaver_counts"),
     )
 )
