@@ -44,7 +44,8 @@ class MemoryStore:
         self._compacted = 0
         self._trouble = Trouble.NONE
         self._closed = False
-        self._bells: set[asyncio.Event] = set()
+        self._bells: dict[asyncio.Event, None] = {}
+        """In the order in which they came: a test must go the same way every time."""
 
     def set_trouble(self, trouble: Trouble) -> None:
         """Begin or end an outage; those who watch hear of it at once."""
@@ -104,7 +105,7 @@ class MemoryStore:
     async def watch(self, prefix: str, after_revision: int) -> AsyncGenerator[Change, None]:
         """Every change of the prefix after that revision, in order, each once, until the store is closed."""
         bell = asyncio.Event()
-        self._bells.add(bell)
+        self._bells[bell] = None
         try:
             seen = after_revision
             while not self._closed:
@@ -119,7 +120,7 @@ class MemoryStore:
                         yield change
                 await bell.wait()
         finally:
-            self._bells.discard(bell)
+            del self._bells[bell]
 
     async def close(self) -> None:
         """End those who watch; whatever is asked afterwards is refused."""

@@ -123,7 +123,11 @@ def test_a_crown_is_not_obeyed_by_an_old_record() -> None:
 
         stage.store_of, stage.doom.touch = late_store_of, compare
         await born(stage)
+        steward = stage.agents[stage.primary().node.host].loop.steward_host  # which always has the newest record
+        stage.apply(nodes=tuple(replace(node, priority=int(node.host != steward)) for node in stage.service.nodes))
+        await well(stage)
         winner = await crowned(stage)
+        assert steward not in {None, winner.node.host, stage.engines[stage.record().previous].node.host}
         late.add(winner.node.host)
         await stage.until(lambda: stage.record().phase is not Phase.PROMOTING, 20, write=False)
         for host in [one for one in stage.agents if one not in late]:
