@@ -72,7 +72,11 @@ async def test_a_blocked_cluster_says_what_unblocks_it(width):
         (["switchover", "orders"], Wish(RequestKind.SWITCHOVER)),
         (["switchover", "orders", "b"], Wish(RequestKind.SWITCHOVER, "b")),
         (["failover", "orders", "--accept-loss"], Wish(RequestKind.FAILOVER, accept_loss=True)),
-        (["failover", "orders", "--sworn-dead", "a"], Wish(RequestKind.FAILOVER, sworn_dead="a")),
+        (["failover", "orders", "--sworn-dead", "a"], Wish(RequestKind.FAILOVER, sworn_dead=("a",))),
+        (
+            ["failover", "orders", "--sworn-dead", "a", "--sworn-dead", "b", "--accept-loss"],
+            Wish(RequestKind.FAILOVER, accept_loss=True, sworn_dead=("a", "b")),
+        ),
         (["pause", "orders"], Wish(RequestKind.PAUSE)),
         (["resume", "orders"], Wish(RequestKind.RESUME)),
         (["rebuild", "orders", "c"], Wish(RequestKind.REBUILD, "c")),

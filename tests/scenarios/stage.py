@@ -207,10 +207,10 @@ class Stage:
         self.lease = replace(self.lease, quiet_ms=0 if renewed else self.lease.quiet_ms + int(ms))
 
     def _ask(self, kind: str, *options: str) -> None:
-        """`ask switchover b`, `ask failover accept-loss sworn-dead=a`."""
+        """`ask switchover b`, `ask failover accept-loss sworn-dead=a,b`."""
         given = dict(option.partition("=")[::2] for option in options)
         node = next((Name(name) for name in given if name not in ("accept-loss", "sworn-dead")), None)
-        sworn = Name(given["sworn-dead"]) if "sworn-dead" in given else None
+        sworn = frozenset(map(Name, filter(None, given.get("sworn-dead", "").split(","))))
         self.asked += 1
         wish = Request(self.asked, RequestKind(kind), node, "accept-loss" in given, sworn, by="ann")
         self.requests.append(wish)

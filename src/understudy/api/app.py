@@ -52,8 +52,8 @@ class WishOrder(Body):
     """Whom to switch over to (none: the best), or to rebuild."""
     accept_loss: bool = False
     """failover: promote the best that is left, whatever it lacks; rebuild: even where no copy of the old data fits."""
-    sworn_dead: Name48 | None = None
-    """failover: this node's machine is off; a person has looked."""
+    sworn_dead: list[Name48] = Field(default_factory=list)
+    """failover: the machines of these nodes are off; a person has looked."""
 
 
 class Nothing(Body):
@@ -217,7 +217,7 @@ def _verbs(operator: Operator) -> APIRouter:
     @router.post("/services/{service}/wishes", responses=_refused(404))
     async def ask(service: str, order: WishOrder) -> Reason:
         """Ask something of a cluster, and wait for what comes of it."""
-        wish = Wish(order.kind, order.node, order.accept_loss, order.sworn_dead)
+        wish = Wish(order.kind, order.node, order.accept_loss, tuple(order.sworn_dead))
         return Reason(reason=await operator.ask(service, wish))
 
     @router.post("/services/{service}/failback", responses=_refused(404))

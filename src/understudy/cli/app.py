@@ -241,7 +241,8 @@ def failover(
         bool, typer.Option("--accept-loss", help="Cluster: promote the best that is left, whatever it lacks.")
     ] = False,
     sworn_dead: Annotated[
-        str | None, typer.Option(metavar="NODE", help="Cluster: this node's machine is off; you have looked.")
+        list[str] | None,
+        typer.Option(metavar="NODE", help="Cluster: this node's machine is off; you have looked. May be repeated."),
     ] = None,
     api: Api = HERE,
 ) -> None:

@@ -200,7 +200,7 @@ class Wish:
     kind: RequestKind
     node: str | None = None
     accept_loss: bool = False
-    sworn_dead: str | None = None
+    sworn_dead: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

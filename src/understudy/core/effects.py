@@ -137,7 +137,7 @@ def _open_epoch(draft: Draft, case: Case) -> Draft:
         ground=None,
         target=None,
         accept_loss=asked.accept_loss if asked else record.accept_loss and failed,
-        sworn_dead=asked.sworn_dead if asked else None,
+        sworn_dead=asked.sworn_dead if asked else frozenset(),
         tried=(*(name for name in record.tried if name != old), *([old] if old else ())) if failed else (),
     )
     said = f"{old} loses the part in epoch {opened.epoch}: {case.row.sentence} ({case.seen.verdict})."
@@ -295,7 +295,7 @@ def _take_request(draft: Draft, case: Case) -> Draft:
 
 def _finish_request(draft: Draft, case: Case) -> Draft:
     del case
-    done = replace(draft.record, request=None, accept_loss=False, sworn_dead=None, tried=(), target=None)
+    done = replace(draft.record, request=None, accept_loss=False, sworn_dead=frozenset(), tried=(), target=None)
     return draft.with_record(done)
 
 
@@ -321,8 +321,9 @@ def _why_blocked(record: ClusterRecord, case: Case) -> Blocked:
     if not situation.ground:
         reason = f"the old primary could still take writes: {grounds.missing(case.view, record)}"
         loss = "" if situation.votes else " --accept-loss"
-        silent = record.previous or next(iter(grounds.unaccounted(case.view, record)), None)
-        return Blocked(Origin.FENCING, reason, f"{failover} --sworn-dead {silent}{loss}")
+        silent = [record.previous] if record.previous is not None else grounds.unaccounted(case.view, record)
+        oath = "".join(f" --sworn-dead {name}" for name in silent)
+        return Blocked(Origin.FENCING, reason, f"{failover}{oath}{loss}")
     reason = f"nobody can be promoted without loss: {case.seen.election.refusals}"
     return Blocked(Origin.FENCING, reason, f"{failover} --accept-loss")
 

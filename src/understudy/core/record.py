@@ -142,8 +142,8 @@ class Request:
     """Whom to switch over to, or to rebuild; None lets us choose."""
     accept_loss: bool = False
     """For a failover: promote the best that is left, whatever it lacks."""
-    sworn_dead: Name | None = None
-    """For a failover: this node's machine is off; a person has looked."""
+    sworn_dead: frozenset[Name] = frozenset()
+    """For a failover: the machines of these nodes are off; a person has looked."""
     by: str = ""
 
 
@@ -197,7 +197,8 @@ class ClusterRecord:
     """The wish that is being carried out."""
     accept_loss: bool = False
     """A person accepted loss for the failover under way."""
-    sworn_dead: Name | None = None
+    sworn_dead: frozenset[Name] = frozenset()
+    """Whose machines are off in the failover under way, by a person's oath."""
     tried: tuple[Name, ...] = ()
     """Whose promotion failed in the failover under way."""
     blocked: Blocked | None = None

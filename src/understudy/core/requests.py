@@ -16,6 +16,7 @@ from understudy.core.record import ClusterRecord, Duty, DutyKind, Origin, Phase,
 from understudy.core.report import ClusterView, streams
 from understudy.core.situation import Asked, Judged
 from understudy.core.text import Name
+from understudy.core.words import listed
 
 FAILBACK = "failback"
 """Who asks when it is our own wish to go back to the preferred node."""
@@ -63,7 +64,7 @@ def triage(view: ClusterView, record: ClusterRecord, now: Now) -> Triage:
             flagged = replace(
                 result.record,
                 accept_loss=result.record.accept_loss or request.accept_loss,
-                sworn_dead=request.sworn_dead or result.record.sworn_dead,
+                sworn_dead=request.sworn_dead | result.record.sworn_dead,
             )
             result = _settled(replace(result, record=flagged), request, EventKind.REQUEST_TAKEN, _flags(request))
         elif request.kind is not RequestKind.REBUILD:
@@ -111,7 +112,7 @@ def _refusal(view: ClusterView, record: ClusterRecord, request: Request, waiting
 def _failover_refusal(view: ClusterView, record: ClusterRecord, request: Request) -> str:
     if record.phase is Phase.BOOTSTRAPPING:
         return "the cluster has never had a primary"
-    if request.sworn_dead and (wrong := _wrong_oath(record, request.sworn_dead)):
+    if wrong := next(filter(None, (_wrong_oath(record, dead) for dead in sorted(request.sworn_dead))), ""):
         return wrong
     if _takes_flags(record):
         asks = request.accept_loss or request.sworn_dead
@@ -191,7 +192,8 @@ def _is_flag(record: ClusterRecord, request: Request) -> bool:
 
 def _flags(request: Request) -> str:
     given = ["loss is accepted"] if request.accept_loss else []
-    given += [f"{request.sworn_dead} is sworn to be off"] if request.sworn_dead else []
+    dead = sorted(request.sworn_dead)
+    given += [f"{listed(dead)} {'is' if len(dead) == 1 else 'are'} sworn to be off"] if dead else []
     return " and ".join(given)
 
 

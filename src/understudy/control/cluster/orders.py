@@ -81,7 +81,8 @@ class Orders:
 
 def _request(wish: Wish, by: str) -> Request:
     try:
-        node, sworn_dead = (Name(name) if name else None for name in (wish.node, wish.sworn_dead))
+        node = Name(wish.node) if wish.node else None
+        sworn_dead = frozenset(Name(name) for name in wish.sworn_dead)
     except ValueError as fault:
         raise Refused(f"that is no name of a node: {fault}") from None
     return Request(0, wish.kind, node, wish.accept_loss, sworn_dead, by)
