@@ -172,13 +172,19 @@ class Plots:
     # Who has what.
 
     def _do_lag_then_lose(self, host: Host, fault: Fault) -> None:
-        """One standby falls behind under many writes; then the primary is lost and that standby is back."""
+        """One standby falls behind under many writes; then the primary is lost and that standby is back.
+
+        Now and then nobody else is heard then, so that all that was acknowledged is where nobody can look.
+        """
         short_s = 0.2 + 0.003 * fault.number
         self.clients.burst(short_s + 0.5)
         standby = self._other(host, fault)
         self._cut([(host.name, standby.name)], self._for(fault, short_s))
         lose = self._do_host_crash if fault.number % 3 else self._do_isolate
         self._in_plot(short_s, lose, host, fault)
+        for other in self.hosts.values() if fault.number % 4 == 0 else ():
+            if other not in (host, standby):
+                self._in_plot(short_s, self._do_cut_store, other, self._for(fault, 2 * self._lease_s))
 
     def _do_voter_shrinks(self, host: Host, fault: Fault) -> None:
         """One standby is late; the only one that had acknowledged comes back with less; and the primary is lost."""
