@@ -36,6 +36,10 @@ from understudy.core.record import ClusterRecord, Duty, DutyKind, Phase
 from understudy.core.report import NodeReport, OwnLease, Promise, Running, marked, streams
 from understudy.drivers.base import NeedsRebuild
 
+SETTLES_S = 0.05
+"""How long a deed is left alone: most are over by then. A look at it, and the report of that, would only hold up the
+deed and the report of its end."""
+
 
 class Executor:
     """The hands of one own node."""
@@ -132,6 +136,7 @@ class Executor:
         if record.primary == state.name:
             self._reign = {"reign": record.epoch, "electorates": record.electorates}
         state.generation += 1
+        state.settles_s = now_s + SETTLES_S
         state.moving = self._moves(action)
         if isinstance(action, Start | Follow | Rejoin | Rebuild):
             state.lease = OwnLease()  # what is started has a new guard, which holds no deadline yet
@@ -156,6 +161,7 @@ class Executor:
     def _end(self, now_s: float, failure: str) -> None:
         state = self._state
         state.generation += 1
+        state.settles_s = 0.0
         state.moving = False
         self._ended_s = now_s
         state.failure = failure

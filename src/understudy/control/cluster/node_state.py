@@ -37,6 +37,8 @@ class NodeState:
         """The newest word about it; the counter is the reporter's work. The same object as long as nothing changes."""
         self.generation = 0
         """+1 when a deed begins and when it ends: a look across either says nothing."""
+        self.settles_s = 0.0
+        """Until when no look is worth its time: a deed that does not take long is about to end."""
         self.looked = -1
         """The generation that the report is of."""
         self.moving = False

@@ -71,7 +71,7 @@ class Observer:
     def next_s(self, now_s: float) -> float:
         """When to come again; at once, when something was done to the node, or the store came, since the last look."""
         overtaken = self._state.looked != self._state.generation or (self._blind and self._mirror.ready)
-        due_s = 0.0 if overtaken else self.due_s
+        due_s = max(self._state.settles_s, 0.0 if overtaken else self.due_s)
         return self.lane.until(due_s, now_s)
 
     def _period_ms(self) -> int:
