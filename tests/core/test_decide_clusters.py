@@ -67,6 +67,15 @@ def test_the_lease_is_buried_and_handed_out_with_the_record():
     assert decide(stage._view(), NOW).lease == LeaseOrder(Name("b"), 4)
 
 
+def test_a_winner_is_held_by_voters_that_stand_where_it_does():
+    """With such a voter it need not wait for streams; not with one that has less, or that nothing is known of."""
+    crowned = "cluster postgres zero_loss a,b,c\ncrash a\ndecide\ndecide\nact\n{}\ndecide\ndecide"
+    stage = staged(crowned.format(""))
+    assert (stage.record.phase, stage.record.primary, stage.record.held) == (Phase.PROMOTING, "b", True)
+    stage = staged(crowned.format("node c position=-"))
+    assert (stage.record.phase, stage.record.held) == (Phase.PROMOTING, False)
+
+
 def test_what_a_person_orders_was_not_detected():
     """The age of a healthy primary's last report is no part of the time that an ordered failover takes."""
     stage = staged("cluster postgres zero_loss a,b,c\nnode a age=300\nask failover\ndecide")

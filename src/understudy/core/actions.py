@@ -61,7 +61,10 @@ class Promote(Order):
 
 @dataclass(frozen=True, slots=True)
 class Open(Order):
-    """Let clients in."""
+    """Let clients in, once enough voters have answered that they have all from before."""
+
+    held: bool = False
+    """That is known already."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from understudy.core.clock import Now
 from understudy.core.election import Candidate, loss
 from understudy.core.events import Event, EventKind, Fact
 from understudy.core.fsm import Effect, Row
+from understudy.core.health import fresh
 from understudy.core.lineage import Position, Relation, contains, relate
 from understudy.core.record import (
     Blocked,
@@ -132,6 +133,7 @@ def _open_epoch(draft: Draft, case: Case) -> Draft:
         epoch=record.epoch + 1,
         primary=None,
         previous=old,
+        held=False,
         known=_further(record.known, (report.had or report.position) if report else None),
         request=asked,
         ground=None,
@@ -187,8 +189,9 @@ def _enthrone(draft: Draft, case: Case, winner: Name, ground: Ground, lost: Loss
     if position is None and record.accept_loss:
         record = replace(record, start=None, known=None)  # it may lack both, and a person has agreed to that
     rules = sync.first_rules(case.view, record, winner, position)
+    crowned = duties.crowned(case.view, record, winner)
     crowned = replace(
-        duties.crowned(case.view, record, winner),
+        crowned,
         primary=winner,
         ground=ground,
         sync=rules,
@@ -196,6 +199,7 @@ def _enthrone(draft: Draft, case: Case, winner: Name, ground: Ground, lost: Loss
         electorates=(sync.first_electorate(case.view, record, winner),),
         electorate_serial=record.serial + 1,
         start=position or record.start,
+        held=_held(case.view, crowned, rules[-1], position),
         known=position or record.known,
         loss=lost,
         owed=_owed(record, rules, position),
@@ -212,6 +216,19 @@ def _enthrone(draft: Draft, case: Case, winner: Name, ground: Ground, lost: Loss
     }
     facts: dict[str, Fact] = {"epoch": record.epoch, "ground": str(ground), **considered}
     return draft.tell(EventKind.CLUSTER_CROWNED, said, winner, **facts)
+
+
+def _held(view: ClusterView, crowned: ClusterRecord, rule: SyncConfig, position: Position | None) -> bool:
+    """Whether enough of the rule's voters stand exactly where the winner does; they can follow it as they are.
+
+    Who has more would have to go back first, and could lose what it has on the way.
+    """
+    if position is None or not rule.acks or crowned.phase is Phase.BOOTSTRAPPING:
+        return False
+    standbys = [duty.node for duty in crowned.duties if duty.kind is DutyKind.STANDBY and duty.node in rule.voters]
+    reports = [one for name in standbys if (one := fresh(view, name))]
+    same = [one for one in reports if one.identity == crowned.identity and one.position == position]
+    return len(same) >= rule.acks
 
 
 def _eligible(one: Candidate) -> str:
@@ -242,7 +259,7 @@ def _crown_old(draft: Draft, case: Case) -> Draft:
     record, primary = draft.record, cast("Name", draft.record.primary)
     back = duties.ordered(record, Duty(primary, DutyKind.PRIMARY))
     # No longer the ground of its first promotion: by that one, an empty disk would be made a new database.
-    back = replace(back, target=None, ground=Ground.FENCED, loss=Loss(0, "the old primary went on"))
+    back = replace(back, target=None, ground=Ground.FENCED, held=False, loss=Loss(0, "the old primary went on"))
     said = f"{primary} keeps the part: {case.row.sentence}."
     return draft.with_record(back).tell(EventKind.SWITCHOVER_ABORTED, said, primary)
 

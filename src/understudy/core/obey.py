@@ -172,9 +172,21 @@ def _reign(case: _Case) -> tuple[Action, ...]:
         return (Promote(*case.patient, wanted_sync(record)),)
     if report.sync != wanted_sync(record):
         return (SetSync(*case.common, wanted_sync(record)),)
-    if not report.writable and report.covered and case.armed and not _making(record):
-        return (Open(*case.common),)
+    held = _held(record, report)
+    if not report.writable and (report.covered or held) and case.armed and not _making(record):
+        return (Open(*case.common, held),)
     return _NOTHING
+
+
+def _held(record: ClusterRecord, report: NodeReport) -> bool:
+    """Whether enough voters are known to have all that this primary has, but for the branch that it has just begun.
+
+    One that was promoted twice in its epoch may have let clients in between.
+    """
+    mine, start = report.position, record.start
+    if not record.held or mine is None or start is None:
+        return False
+    return mine.branches[:-1] == start.branches and mine.branches[-1].start <= start.offset
 
 
 def _making(record: ClusterRecord) -> bool:

@@ -188,6 +188,8 @@ class ClusterRecord:
     rule is forgotten."""
     start: Position | None = None
     """Where the last crowned primary stood when it was crowned. Everything acknowledged in earlier epochs is in it."""
+    held: bool = False
+    """Whether as many voters of its rule as must acknowledge stood there too: it need not wait until they say so."""
     known: Position | None = None
     """The last position that a primary was known to have reached."""
     ground: Ground | None = None

@@ -385,11 +385,11 @@ class FakeEngine:
         self.sync = sync
         self._engines.network_changed()
 
-    async def let_in(self) -> None:
+    async def let_in(self, *, held: bool) -> None:
         """Open to clients."""
         if not self.promoted_epoch or self.running is not Running.UP:
             raise DriverFault(f"{self.name} is no primary, so no client is let in.")
-        if not self.covered():
+        if not held and not self.covered():
             raise DriverFault(f"{self.name} has history that too few standbys have, so no client is let in yet.")
         self.open = True
 
@@ -697,7 +697,7 @@ class FakeDriver:
             case Promote():
                 await engine.promote(action.epoch, action.sync)
             case Open():
-                await engine.let_in()
+                await engine.let_in(held=action.held)
             case SetSync():
                 await engine.set_sync(action.sync)
             case StopGracefully():
