@@ -128,7 +128,7 @@ class PostgresBench:
         for name in NODES:
             self._agent(name)
 
-    def _agent(self, name: Name) -> None:
+    def _agent(self, name: Name, password: str = PASSWORD) -> None:
         self.processes[name] = GuardedEngine(self.root / f"guard-{name}", SystemClock())
         self.drivers[name] = PostgresDriver(
             self._service(name),
@@ -136,14 +136,14 @@ class PostgresBench:
             data=self.data(name),
             process=self.processes[name],
             account=account(),
-            password=PASSWORD,
+            password=password,
         )
 
-    async def renew(self, name: Name) -> None:
+    async def renew(self, name: Name, password: str = PASSWORD) -> None:
         """Let another agent take care of the node; guard and engine go on."""
         await self.drivers[name].close()
         await self.processes[name].close()
-        self._agent(name)
+        self._agent(name, password)
 
     def _service(self, own: Name) -> PostgresService:
         """The cluster as that node sees it: the others are reached through their links."""

@@ -17,7 +17,7 @@ from understudy.core.record import SyncConfig
 from understudy.core.report import Running
 from understudy.core.text import Name
 from understudy.drivers.base import Observation
-from understudy.drivers.postgres import beside, client
+from understudy.drivers.postgres import beside, client, upkeep
 from understudy.drivers.postgres.rejoin import LossReport
 
 A, B, C = NODES = Name("a"), Name("b"), Name("c")
@@ -222,3 +222,39 @@ async def test_what_was_begun_of_a_record_is_no_history(bench: PostgresBench) ->
     await do(bench, Promote, B, 2, sync=NOBODY)
     seen = await until(bench, B, lambda seen: seen.position is not None and len(seen.position.branches) > 1)
     assert contains(seen.position, said), (said, seen.position)
+
+
+async def test_another_password(bench: PostgresBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Agents may come to go by another password (the key is lost, the file was changed): nodes reach each other again.
+
+    As long as one goes by the old one it says what is the matter, and links that stand are not touched. Where all come
+    back with another one, whoever is promoted lets the others in at once.
+    """
+    monkeypatch.setattr(upkeep, "EVERY_S", 0.1)
+    await level(bench)
+    await bench.renew(A, "new")
+    await bench.renew(B, "new")
+    await bench.renew(C)
+    await until(bench, A, lambda _seen: bench.drivers[A]._upkeep._fitting is not None)
+    assert await write(bench, A, "links stand")
+    await level(bench)
+    for name in (B, C):
+        await do(bench, Freeze, name, 1)
+        await do(bench, Follow, name, 1, source=A)
+    await until(bench, B, lambda seen: seen.link_age_ms is not None)
+    [said] = (await until(bench, C, lambda seen: bool(seen.warnings))).warnings
+    assert 'failed for user "understudy"' in said
+    assert "superuser.password is the same text on every host" in said
+    await bench.renew(C, "new")
+    await until(bench, C, lambda seen: seen.link_age_ms is not None and not seen.warnings)
+    monkeypatch.undo()
+    for name in NODES:
+        await do(bench, Close, name, 2)
+        await bench.renew(name, "newer")
+    await do(bench, Start, A, 2)
+    await until(bench, A, lambda _seen: bench.drivers[A]._upkeep._misfit)
+    await do(bench, Promote, A, 2, sync=NOBODY)
+    await do(bench, Follow, B, 2, source=A)
+    async with asyncio.timeout(upkeep.EVERY_S / 2):
+        await until(bench, A, lambda _seen: not bench.drivers[A]._upkeep._misfit)
+        await until(bench, B, lambda seen: seen.link_age_ms is not None)

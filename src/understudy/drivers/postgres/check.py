@@ -126,7 +126,7 @@ def check_stored_password(data: Path, control: ControlFile, user: str, password:
         digests = [*_digests(_roles(data).read_bytes(), user)]
     except (OSError, struct.error):
         return ""
-    if not digests or any(_fits(digest, user, password) for digest in digests):
+    if not digests or any(fits(digest, user, password) for digest in digests):
         return ""
     return (
         f"the superuser {user} of {data} has another password than the spec names: write the right one where "
@@ -273,7 +273,8 @@ def _digests(table: bytes, user: str) -> Iterator[bytes]:
             yield digest[0]
 
 
-def _fits(digest: bytes, user: str, password: str) -> bool:
+def fits(digest: bytes, user: str, password: str) -> bool:
+    """Whether that is what a server keeps of this password."""
     scram = _SCRAM.fullmatch(digest)
     if scram is None:
         plain = hashlib.md5((password + user).encode(), usedforsecurity=False).hexdigest()  # as old servers stored it

@@ -30,6 +30,10 @@ class SqlFault(DriverFault):
         self.state = state
 
 
+class Barred(SqlFault):
+    """The server ended the connection once it had asked for our password."""
+
+
 class Session:
     """One connection. One statement at a time."""
 
@@ -183,7 +187,7 @@ def _refusal(result: PGresult) -> SqlFault:
 def _fault(connection: PGconn) -> SqlFault:
     text = connection.get_error_message().strip()
     first = text.splitlines()[0] if text else "it gave no reason"
-    return SqlFault(f"PostgreSQL cannot be reached: {first}.")
+    return (Barred if connection.used_password else SqlFault)(f"PostgreSQL cannot be reached: {first}.")
 
 
 def _done(ready: asyncio.Future[None]) -> None:

@@ -84,7 +84,7 @@ class PostgresDriver:
         self._engine = Engine(self._place, process, self._tools, password)
         self._sources = Sources(self._place)
         self._sight = Sight(self._engine, self._sources, self._tools)
-        self._upkeep = Upkeep(self._engine)
+        self._upkeep = Upkeep(self._engine, self._sources)
         self._home: Home | None = None
         self._ladder: Ladder | None = None
         self._told: Callable[[], None] = lambda: None
@@ -185,6 +185,7 @@ class PostgresDriver:
                 await self._follow(action)
             case Promote():
                 await promote.promote(engine, action.epoch, action.sync)
+                self._upkeep.promoted()
                 self._afterwards = asyncio.create_task(self._after_promotion())
                 self._look_out(self._sight.is_covered)
             case Open():

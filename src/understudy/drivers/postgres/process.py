@@ -16,7 +16,7 @@ from typing import Any
 
 from understudy.core.errors import Refused
 from understudy.drivers.base import DriverFault, EngineProcess, EngineState, OsUser
-from understudy.drivers.postgres import beside, binaries, settings, theirs
+from understudy.drivers.postgres import beside, binaries, check, settings, theirs
 from understudy.drivers.postgres.aside import Aside
 from understudy.drivers.postgres.client import Row, Session, conninfo, once
 from understudy.drivers.postgres.settings import InForce, Place
@@ -150,6 +150,24 @@ class Engine:
         if self._session is None:
             raise DriverFault("There is no session with PostgreSQL.")
         return self._session.verifier(settings.ROLE, settings.role_password(self._password))
+
+    async def keep_passwords(self) -> None:
+        """Have ours in the files by which this node reaches others: an earlier agent may have gone by another one."""
+        await self.disk.do(self._keep_passwords, FILES_S)
+
+    def _keep_passwords(self) -> None:
+        """Between two writings of our files, never within one: who is frozen must not get its password back."""
+        place, account = self.place, self._tools().account
+        try:
+            _put(place.passwords, settings.passwords(place, self._password), account)
+            if self._read().source is not None and place.follow_password.exists():
+                _put(place.follow_password, settings.follow_password(self._password), account)
+        except OSError as error:
+            raise DriverFault(f"The passwords of {place.name} cannot be written ({error}).") from error
+
+    def fits_role(self, digest: str) -> bool:
+        """Whether what a server keeps of the role's password is of ours. Takes milliseconds; for a thread."""
+        return check.fits(digest.encode(), settings.ROLE, settings.role_password(self._password))
 
     def make_standby(self) -> None:
         """See to it that the next start is a standby's, where there is any data. On a thread."""

@@ -8,7 +8,7 @@ from understudy.core.lineage import Branch, Position
 from understudy.core.text import Name
 from understudy.drivers.base import DriverFault
 from understudy.drivers.postgres import branches, lsn, settings
-from understudy.drivers.postgres.client import Row, conninfo, once
+from understudy.drivers.postgres.client import Barred, Row, conninfo, once
 from understudy.drivers.postgres.home import Source
 from understudy.drivers.postgres.settings import Place
 
@@ -35,6 +35,14 @@ class Sources:
         """Its major version."""
         [[number]] = await self._ask(name, "SHOW server_version_num")
         return int(number or 0) // 10000
+
+    async def barred(self, name: Name) -> str:
+        """Why it does not let us in with our password, without the full stop; empty when it does, and when in doubt."""
+        try:
+            await self._ask(name, "SELECT 1")
+        except Refused as fault:
+            return str(fault).removesuffix(".") if isinstance(fault.__cause__, Barred) else ""
+        return ""
 
     async def reserve_slot(self, name: Name) -> None:
         """A place there for us that keeps the log from now on. One that has lost its log is made anew."""
@@ -86,6 +94,12 @@ class Sources:
                 return await once(self._conninfo(name), sql, *values)
         except TimeoutError:
             raise DriverFault(f"{name} does not answer within {_ANSWER_S:.0f} s.") from None
+        except Barred as fault:
+            raise DriverFault(
+                f"{str(fault).removesuffix('.')}, so the agents of {name} and {self.place.name} do not go by the same "
+                "password: see that superuser.password is the same text on every host, or, where the spec has none, "
+                "that every host has the same cluster.key, and start the agents again."
+            ) from fault
 
     def _conninfo(self, name: Name) -> str:
         address = self.place.peer(name)

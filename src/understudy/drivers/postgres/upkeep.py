@@ -1,8 +1,12 @@
-"""What is looked after now and then beside a running engine: its log's size, and settings that undo what we promise.
+"""What is looked after now and then beside a running engine: its log's size, passwords, settings that undo promises.
+
+PASSWORDS: that of the nodes' role follows from the superuser's, or from the cluster's key; either may be another one
+than when the role was made. The primary's agent gives the role the one that follows now; every agent goes by its own.
 
 Nothing here is an order, and no look waits for it. What it finds is told as warnings, a sentence each.
 """
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -11,7 +15,8 @@ from understudy.core.words import listed
 from understudy.drivers.postgres import check
 from understudy.drivers.postgres.aside import Aside
 from understudy.drivers.postgres.process import Engine
-from understudy.drivers.postgres.settings import NOBODY_YET
+from understudy.drivers.postgres.settings import NOBODY_YET, ROLE
+from understudy.drivers.postgres.sources import Sources
 from understudy.drivers.postgres.trial import Trial
 
 EVERY_S = 10.0
@@ -23,17 +28,23 @@ _CHUNK_BYTES = 1024 * 1024
 _OVERRULED = """
 SELECT name FROM pg_settings WHERE name = ANY ($1) AND sourcefile LIKE '%/postgresql.auto.conf' ORDER BY name
 """
+_ROLE = "SELECT pg_is_in_recovery(), rolpassword FROM pg_authid WHERE rolname = $1"
+_STREAMS = "SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming'"
 
 
 class Upkeep:
     """Of one engine."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, sources: Sources) -> None:
         self._engine = engine
+        self._sources = sources
         self._disk = Aside(f"{engine.place.name}'s log")
         self._trial = Trial(self._do, EVERY_S, EVERY_S)
         self.warnings: tuple[str, ...] = ()
         """As of the last time."""
+        self._fitting: str | None = None
+        """What the server keeps of the role's password, when that was last found to be of ours."""
+        self._misfit = False
 
     def tick(self) -> None:
         """Look after it, when it is time to."""
@@ -44,12 +55,39 @@ class Upkeep:
         self._trial.end()
         self.warnings = ()
 
+    def promoted(self) -> None:
+        """It may do more now than before: soon, if something waits for that."""
+        if self._misfit:
+            self._trial.end()
+
     async def _do(self) -> None:
         try:
             await self._disk.do(lambda: make_room(self._engine.place.log), _WITHIN_S)
-            self.warnings = (*await self._overruled(), *await self._hasty())
+            await self._engine.keep_passwords()
+            await self._keep_role()
+            self.warnings = (*await self._overruled(), *await self._hasty(), *await self._barred())
         except (Refused, OSError):
             pass  # the engine or its disk does not answer, which others tell
+
+    async def _keep_role(self) -> None:
+        """Give the role its password, where it has another one; a standby's comes from its primary."""
+        for in_recovery, digest in await self._engine.ask(_ROLE, ROLE, within_s=_ANSWER_S):
+            if digest is not None and digest == self._fitting:
+                continue
+            self._misfit = digest is None or not await asyncio.to_thread(self._engine.fits_role, digest)
+            if not self._misfit:
+                self._fitting = digest
+            elif in_recovery == "f":
+                verifier = self._engine.role_verifier()
+                await self._engine.ask(f"ALTER ROLE {ROLE} PASSWORD '{verifier}'", within_s=_ANSWER_S)
+                self._fitting, self._misfit = verifier, False
+
+    async def _barred(self) -> list[str]:
+        """Whom it is to follow, and is not let in by."""
+        source = (await self._engine.in_force()).source
+        if source is None or await self._engine.ask(_STREAMS, within_s=_ANSWER_S):
+            return []
+        return [why] if (why := await self._sources.barred(source)) else []
 
     async def _overruled(self) -> list[str]:
         """`ALTER SYSTEM` is read after everything of ours."""
