@@ -113,10 +113,17 @@ def test_what_a_cluster_promises_is_told_in_words():
 
 
 def test_timers_stay_while_agents_run():
-    """Deadlines that are running rest on them."""
-    (refused,) = cluster_changed(cluster={"timers": Timers.for_lease(2000)})[1]
-    assert "orders: its timers cannot change while agents run" in refused
+    """Deadlines that are running rest on them; of several hosts each agent takes them when it is started anew."""
+    timers = {"timers": Timers.for_lease(2000)}
+    (refused,) = cluster_changed(cluster=timers)[1]
+    assert "orders: its timers cannot change while the agent runs" in refused
     assert "end the agent and start it with the new spec" in refused
+    several = replace(WITH, hosts=(Host(Name("h1"), "10.0.0.1"), Host(Name("h2"), "10.0.0.2")))
+    new = replace(several, clusters=(orders(cluster=timers),))
+    assert fixed_changes(several, new) == ()
+    assert spec_changes(several, new) == (
+        "orders: other timers, which each agent takes when it is started anew: one after the other",
+    )
 
 
 def test_what_of_a_node_cannot_change():

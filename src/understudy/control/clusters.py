@@ -175,7 +175,7 @@ class Clusters:
             there: tuple[EngineParts, ...] = ()
             if service.name in self._running:
                 there = self._running[service.name].parts.engines
-                self._running[service.name].loop.refuse(replace(service.cluster, version=version))
+                self._running[service.name].loop.refuse(self._taken(service, version).cluster)
             known = {engine.name for engine in there}
             if all(node.name in known or node.node.host != self._engines.host for node in service.nodes):
                 continue
@@ -193,7 +193,7 @@ class Clusters:
         `version` rises with every change of the spec.
         """
         self._transport.addresses = agents_of(spec)
-        wanted = {each.name: replace(each, cluster=replace(each.cluster, version=version)) for each in spec.clusters}
+        wanted = {each.name: self._taken(each, version) for each in spec.clusters}
         for name in [name for name in self._running if name not in wanted]:
             one = self._running.pop(name)
             one.task.cancel()
@@ -214,6 +214,12 @@ class Clusters:
                 self._engines.keep_password(service)
                 one.loop.change(service.cluster, one.parts.own)
             one.service = service
+
+    def _taken(self, service: PostgresService, version: int) -> PostgresService:
+        """What of it can be taken over now: an agent rests on the timers that it began with."""
+        running = self._running.get(service.name)
+        timers = running.service.cluster.timers if running is not None else service.cluster.timers
+        return replace(service, cluster=replace(service.cluster, version=version, timers=timers))
 
     def _forget(self, cluster: Name, node: Name) -> None:
         """A node has left, and nobody counts on it any more: if it was ours, let go of it; its engine is stopped."""

@@ -2,7 +2,8 @@
 
 RULES
 1. A cluster is born only when every node of the spec is heard and none carries an identity; so must everybody be whom
-   they knew to have had a duty in a record that is lost: the data may be with one that has left the spec.
+   they knew to have had a duty in a record that is lost: the data may be with one that has left the spec. Where
+   several have data, one of them must have all.
 2. A store that was lost, or restored from a backup, is noticed because nodes carry a higher epoch, a higher serial, or
    (most of them) another identity. Then nothing is done before a majority of them agrees on what they carry.
 3. The new record stands above everything that may have been decided in the lost one: epochs only rise. Who was primary
@@ -59,6 +60,19 @@ def disagreement(view: ClusterView) -> str:
 
 def unborn(view: ClusterView) -> str:
     """Why there is no record yet, for whoever asks."""
+    made = birth(view)
+    return made if isinstance(made, str) else "its record is about to be made"
+
+
+def _remembered(reports: dict[Name, NodeReport]) -> list[Name]:
+    """Who had a duty in the newest record that any of these nodes has read."""
+    return sorted({name for report in reports.values() for name in report.company})
+
+
+def birth(view: ClusterView) -> ClusterRecord | str:
+    """The first record, of a new cluster or of one whose store was lost; or why there can be none yet."""
+    if adoptable(view, None):
+        return remade(view, None)
     reports = heard(view)
     silent = [str(node.name) for node in view.service.nodes if node.name not in reports]
     if silent:
@@ -70,22 +84,10 @@ def unborn(view: ClusterView) -> str:
             f"{listed(lost, most=9)}, with a duty in a record that is lost, not heard: it may have the data; start its "
             "agent, or put back a backup of the store, or remove what the other nodes remember of the cluster"
         )
-    return disagreement(view)
-
-
-def _remembered(reports: dict[Name, NodeReport]) -> list[Name]:
-    """Who had a duty in the newest record that any of these nodes has read."""
-    return sorted({name for report in reports.values() for name in report.company})
-
-
-def birth(view: ClusterView) -> ClusterRecord | None:
-    """The first record where there is none: of a new cluster, or of one whose store was lost; None while unclear."""
-    reports = heard(view)
-    if adoptable(view, None):
-        return remade(view, None)
-    everybody = all(name in reports for name in (*(node.name for node in view.service.nodes), *_remembered(reports)))
-    if not everybody or any(report.identity for report in reports.values()):
-        return None
+    if any(report.identity for report in reports.values()):
+        return disagreement(view)
+    if mixed := _mixed(reports):
+        return mixed
     names = frozenset(node.name for node in view.service.nodes)
     return ClusterRecord(
         cluster=view.service.name,
@@ -99,6 +101,26 @@ def birth(view: ClusterView) -> ClusterRecord | None:
         sync=(worst(view, names),),
         electorates=(names,),
         reason="every node is heard and none belongs to a cluster yet",
+    )
+
+
+def _mixed(reports: dict[Name, NodeReport]) -> str:
+    """What is wrong where several nodes of no cluster have data, and none is known to have all of them; else empty."""
+    owners = {str(name): report.position for name, report in sorted(reports.items()) if not report.empty}
+    known = {name: position for name, position in owners.items() if position is not None}
+    if len(owners) < 2:
+        return ""
+    if unknown := [name for name in owners if name not in known]:
+        return (
+            f"how far the data of {listed(unknown)} go is not known yet: an engine that was not stopped in order has "
+            "to be started and stopped once"
+        )
+    if any(all(contains(one, other) for other in known.values()) for one in known.values()):
+        return ""
+    parts = ", ".join(f"{name} at {position} of database {position.branches[0].id}" for name, position in known.items())
+    return (
+        f"no node has all the data that there are ({parts}): name other directories for those that are wrong, or empty "
+        "them to have them copied; nothing was changed"
     )
 
 

@@ -94,7 +94,7 @@ def _decision(view: ClusterView, before: ClusterRecord, draft: Draft) -> Decisio
 
 def _born(view: ClusterView, now: Now) -> Decision:
     record = birth(view)
-    if record is None:
+    if isinstance(record, str):
         return Decision(None)
     draft = Draft(record, lease=LeaseOrder(None, record.epoch))
     kind = EventKind.CLUSTER_BORN if record.epoch == 1 else EventKind.CLUSTER_ADOPTED

@@ -64,8 +64,8 @@ def _cluster_fixed(old: PostgresService, new: PostgresService, anew: str) -> Ite
             f"{new.name}: the superuser {old.superuser.name} was made with the cluster and cannot become "
             f"{new.superuser.name}: set it back"
         )
-    if old.cluster.timers != new.cluster.timers:
-        yield f"{new.name}: its timers cannot change while agents run, for they rest on them: set them back{anew}"
+    if old.cluster.timers != new.cluster.timers and anew:  # of several agents, each takes them when it starts anew
+        yield f"{new.name}: its timers cannot change while the agent runs, for it rests on them: set them back{anew}"
     staying = [(former, node) for node in new.nodes if (former := old.node(node.name))]
     for former, node in staying:
         yield from _node_fixed(f"{new.name}/{node.name}", former, node)

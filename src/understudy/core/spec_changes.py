@@ -15,8 +15,7 @@ from understudy.core.words import count
 Service = PoolService | PostgresService
 
 _LISTED_APART = frozenset({"name", "endpoints", "run", "secrets", "nodes", "cluster", "node", "timers"})
-"""Endpoints and nodes are compared one by one below; timers do not change while agents run; what happens to commands is
-told by their supervisor."""
+"""Endpoints, nodes and timers are compared below; what happens to commands is told by their supervisor."""
 
 
 def spec_changes(old: Spec, new: Spec) -> tuple[str, ...]:
@@ -39,6 +38,8 @@ def _changes(old: Spec, new: Spec) -> Iterator[str]:
             yield from _settings(name, former, service)
             yield from _settings(name, former.cluster, service.cluster)
             yield from _nodes(former, service)
+            if former.cluster.timers != service.cluster.timers:
+                yield f"{name}: other timers, which each agent takes when it is started anew: one after the other"
     for name, service in before.items():
         if name not in after:
             yield f"{name}: is gone" + ("; the data of its nodes stays" if isinstance(service, PostgresService) else "")

@@ -2,18 +2,22 @@
 
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests import pg_hosts
+from tests.drivers.postgres.real import PROGRAMS
 from tests.integration.postgres.trial import LEASE_S, Trial, eventually, last, streams, told
 from tests.ledger import Failed, ask
-from tests.pg_hosts import ENGINE_PORT, ENGINES, NODES, PgHosts, forget_memory, wait_until
+from tests.pg_hosts import ENGINE_PORT, ENGINES, NODES, ROUTER, PgHosts, forget_memory, wait_until
 
 from understudy.core.events import EventKind
+from understudy.drivers.postgres.branches import KEPT
 from understudy.drivers.postgres.rejoin import reports
+from understudy.drivers.postgres.tools import Account
 
 DROP_S = 5.0
 """After that time without a standby the commit rule does without it."""
@@ -187,3 +191,51 @@ def _give(tree: Path, like: Path) -> None:
     owner = like.stat()
     for path in (tree, *tree.rglob("*")):
         os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
+def test_data_of_different_databases_on_two_hosts() -> None:
+    """No cluster is made of them, and neither is changed; with one put away, the other one is taken on."""
+    if reason := pg_hosts.missing():
+        pytest.skip(reason)
+    hosts = PgHosts(service='    superuser: {name: postgres, password: "file:word"}\n')
+    try:
+        (hosts.folder / "word").write_text("word\n")
+        hosts.start_etcd()
+        for node in ("a", "b"):
+            make_data(hosts.data(node), hosts.folder / "word")
+        before = {node: files(hosts.data(node)) for node in ("a", "b")}
+        for host in NODES.values():
+            hosts.start_agent(host)
+        says = "orders does not exist yet: no node has all the data that there are (a at "
+        eventually(lambda: _reason(hosts).startswith(says), "it says that the data do not belong together")
+        assert {node: files(hosts.data(node)) for node in ("a", "b")} == before
+        hosts.data("b").rename(hosts.folder / "elsewhere")
+        hosts.start_agent(ROUTER)
+        eventually(hosts.is_steady, "one database for all")
+        assert hosts.primary() == "a"
+        assert files(hosts.folder / "elsewhere") == before["b"]
+    finally:
+        hosts.close()
+
+
+def _reason(hosts: PgHosts) -> str:
+    try:
+        return str(hosts.cluster(of=NODES["c"])["reason"])
+    except OSError:
+        return ""
+
+
+def make_data(data: Path, word: Path) -> None:
+    """A database of its own, made by hand."""
+    data.parent.mkdir(parents=True)
+    data.mkdir(mode=0o700)
+    account = Account.named("postgres")
+    account.give(data)
+    argv = [PROGRAMS / "initdb", "--no-sync", "--auth=scram-sha-256", f"--pwfile={word}", "--data-checksums", data]
+    subprocess.run(argv, check=True, capture_output=True, cwd="/", **account.spawning())
+
+
+def files(root: Path) -> dict[str, tuple[int, bytes]]:
+    """All that is there, to the last byte, but for the ids of timelines, which are ours."""
+    found = (path for path in root.rglob("*") if path.is_file() and path.name != KEPT)
+    return {str(path.relative_to(root)): (path.stat().st_mtime_ns, path.read_bytes()) for path in found}

@@ -10,9 +10,16 @@ from tests.pg_hosts import ENGINES, NODES, READ, ROUTER, SERVICE, WRITE, PgHosts
 
 
 def test_rolling_restart_of_all_agents_is_not_noticed(pg: PgHosts) -> None:
-    """Every agent, the router's too, ends and starts again in turn: no write or read fails, no engine restarts."""
+    """Every agent, the router's too, ends and starts again in turn: no write or read fails, no engine restarts.
+
+    So are other timers brought in: by a spec that is applied first, and that each agent then starts with.
+    """
     with Trial(pg) as trial, _reading(pg) as refused:
         before = {node: pg.postmaster(node) for node in NODES}
+        text = pg.spec.read_text().replace(f"lease: {LEASE_S:.0f}s", f"lease: {LEASE_S:.0f}s, margin: 900ms")
+        assert text != pg.spec.read_text()
+        assert "other timers" in str(pg.ask("apply", {"text": text}))
+        pg.spec.write_text(text)
         for host in (*ENGINES, ROUTER):
             pg.end_agent(host)
             pg.start_agent(host)
