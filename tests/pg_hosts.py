@@ -131,7 +131,7 @@ class Ground:
         argv += ["--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers]
         argv += ["--initial-cluster", everybody, "--experimental-watch-progress-notify-interval=1s"]
         argv += [f"--heartbeat-interval={HEARTBEAT_MS}", f"--election-timeout={ELECTION_MS}"]
-        argv += ["--enable-v2=false"]
+        argv += ["--enable-v2=false", "--pre-vote"]  # else a member that comes back costs an election
         with (home / "log").open("ab") as log:
             self._members[name] = host.start(argv, stdout=log, stderr=log)
 

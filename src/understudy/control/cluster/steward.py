@@ -42,7 +42,7 @@ from understudy.store.lease import DRIFT, Claim, LeaseSight
 PATIENT = 0.5
 """How much of a lease a host waits longer to become steward when the primary is its own."""
 RESIGN_EVERY = 10
-"""A steward on the primary's host offers its right to others at most once in so many leases."""
+"""A steward on the primary's host offers its right to others at most once in an epoch and so many leases."""
 BEAT_LATE = 1.25
 """The primary's engine is probed when its report is so many cadences old."""
 
@@ -73,7 +73,8 @@ class Steward:
         self._routers: dict[str, Reader[RouterWord]] = {}
         self._steps = _steps(service.timers)
         self._held_until_s = -inf
-        self._resigned_s = -inf
+        self._resigned = (0, -inf)
+        """In which epoch we last offered our right to others, and when."""
         self._renew_s = 0.0
         self._behind = False
         """Whether something of unknown fate was done, so that everything must be read anew."""
@@ -229,8 +230,10 @@ class Steward:
 
     def _should_resign(self, now_s: float) -> bool:
         record = self._record.newest
-        offered = now_s - self._resigned_s < RESIGN_EVERY * self._timers.lease_ms / 1000
-        if offered or record is None or record.phase is not Phase.STEADY or not self._ill_placed():
+        if record is None or record.phase is not Phase.STEADY or not self._ill_placed():
+            return False
+        epoch, resigned_s = self._resigned
+        if epoch == record.epoch and now_s - resigned_s < RESIGN_EVERY * self._timers.lease_ms / 1000:
             return False
         stale_s = now_s - self._timers.stale_other_ms / 1000
         others = (node for node in self._service.nodes if node.host != self._ports.host and node.name != record.primary)
@@ -262,7 +265,8 @@ class Steward:
         return gained
 
     async def _resign(self, sight: LeaseSight, now_s: float) -> bool:
-        self._held_until_s, self._resigned_s = -inf, now_s
+        record = self._record.newest
+        self._held_until_s, self._resigned = -inf, (record.epoch if record is not None else 0, now_s)
         expect, delete = Expect(sight.key, sight.revision), Delete(sight.key)
         try:
             outcome = await self._ports.store.transact([expect], [delete])
