@@ -1,10 +1,12 @@
 """What the spec says of clusters, as the core's own values: timers that hold together, words that are safe."""
 
+from dataclasses import replace
+
 import pytest
 
-from understudy.core.cluster import Timers
+from understudy.core.cluster import ClusterService, Node, Timers, refusal
 from understudy.core.stateful import overlap
-from understudy.core.text import DataPath, RoleName
+from understudy.core.text import DataPath, Name, RoleName
 
 
 def test_timers_follow_the_lease():
@@ -12,6 +14,26 @@ def test_timers_follow_the_lease():
     assert Timers.for_lease(4000) == Timers()
     assert all(Timers.for_lease(lease_ms).faults() == () for lease_ms in range(2000, 60_001, 7))
     assert Timers.for_lease(8000, renew_ms=500).renew_ms == 500
+
+
+def test_a_spec_that_a_running_agent_must_not_take() -> None:
+    """Impossible timers, an older version, other timers, a node that moves: each is refused in its own words."""
+    a, b = Node(Name("a"), Name("h1")), Node(Name("b"), Name("h2"))
+    now = ClusterService(Name("orders"), (a, b), version=5)
+    moved = Node(b.name, Name("h3"))
+    assert refusal(now, None) == refusal(now, now) == refusal(replace(now, version=6, nodes=(a,)), now) == ""
+    refused = {
+        "cannot be kept: every timer must be above zero": (replace(now, timers=Timers(confirm_ms=0)), ()),
+        "Version 4 of orders came after version 5": (replace(now, version=4), ()),
+        "cannot change while its agent runs": (replace(now, version=6, timers=Timers.for_lease(8000)), ()),
+        "b of orders cannot move from h2 to h3": (replace(now, version=6, nodes=(a, moved)), ()),
+        "or wait until c has left": (
+            replace(now, version=6, nodes=(a, Node(Name("c"), a.host))),
+            (Node(Name("c"), b.host),),
+        ),
+    }
+    for words, (spec, known) in refused.items():
+        assert words in refusal(spec, now, known)
 
 
 @pytest.mark.parametrize(

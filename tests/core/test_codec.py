@@ -116,6 +116,7 @@ def changed(**value: object) -> bytes:
         (changed(service=None), "PoolRecord lacks service"),
         (changed(service="a b"), "service: 'a b' will not do"),
         (changed(service=7), "service: 7 is no text"),
+        (changed(failed_over=1), "failed_over: 1 is neither true nor false"),
         (changed(admin=[["w1", "asleep"]]), "admin: 'asleep' is not a valid Admin"),
         (changed(admin=[["w1"]]), "admin: ['w1'] has not 2 items"),
         (changed(admin={}), "admin: {} is no list"),
@@ -165,6 +166,33 @@ def test_records_can_grow_by_fields_with_defaults() -> None:
     with pytest.raises(Undecodable, match="use the understudy that wrote it"):
         decode(NodeReport, newer.replace(b'"format":1', b'"format":2'))
     assert FORMAT == 1
+
+
+@dataclass(frozen=True, slots=True)
+class Either:
+    """What a field may be one of."""
+
+    fact: int | str | None = None
+    part: Branch | Ledger | None = None
+
+
+def test_what_is_none_of_the_choices_is_refused() -> None:
+    """A fact is told by its kind, a part by its name; a type whose choices cannot be told apart is a mistake."""
+    for either in (Either(7), Either("7"), Either(), Either(part=Branch("1", 0)), Either(part=Ledger(1.0))):
+        assert decode(Either, encode(either)) == either
+    good = encode(Either(7))
+    with pytest.raises(Undecodable, match="fact: True is none of int, str"):
+        decode(Either, good.replace(b":7", b":true"))
+    for part in (b"[]", b"{}", b'{"Leaf":{}}', b'{"Branch":{},"Ledger":{}}'):
+        with pytest.raises(Undecodable, match="is none of Branch, Ledger"):
+            decode(Either, good.replace(b'"part":null', b'"part":' + part))
+
+    @dataclass(frozen=True, slots=True)
+    class Unclear:
+        one: int | tuple[int, ...]
+
+    with pytest.raises(TypeError, match="cannot tell"):
+        encode(Unclear(1))
 
 
 def test_a_number_that_is_not_finite_is_refused_before_it_is_stored() -> None:

@@ -69,6 +69,12 @@ def test_each_invariant_can_be_broken(case):
     assert [one.rule for one in found] == [rule], [str(one) for one in found]
 
 
+def test_a_violation_is_a_sentence():
+    """The rule first, then what broke it."""
+    _, found = check(Memory(), replace(QUIET, routed=BREAKS["I6 a write below"][1]["routed"]), BOUNDS)
+    assert [str(one) for one in found] == ["I6: r sent a write to epoch 3, knowing 4"]
+
+
 def test_a_candidate_may_come_late_after_a_revocation():
     """Cut off, it is promoted by its own lease though the next one is: it may, as long as it acknowledges nothing."""
     next_one = replace(TAKES_OVER, epoch=5, ground=Ground.REVOCATION)

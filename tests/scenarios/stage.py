@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 from understudy.core import actions as do
 from understudy.core.clock import Now
 from understudy.core.cluster import Capabilities, ClusterService, Durability, Node
+from understudy.core.cluster_why import cluster_health, cluster_why, node_health, node_reason
 from understudy.core.clusters import decide, obey, route_of, unborn
 from understudy.core.codec import decode, encode
 from understudy.core.failover_mode import FailoverMode
@@ -292,6 +293,15 @@ class Stage:
         self.out.append(f"  commit {' and '.join(rules)}; promises {' and '.join(electors)}")
         if record.blocked:
             self.out.append(f"  blocked: {record.blocked}")
+
+    def _why(self) -> None:
+        """What `understudy why` says, and how all and each of them are; where nobody leads, what each of them does."""
+        view = self._view()
+        nodes = ", ".join(f"{name} {node_health(view, name)}" for name, _ in view.nodes)
+        self.out.append(f"{cluster_health(view)}: {nodes}")
+        leaderless = self.record is not None and self.record.primary is None
+        self.out += [f"  {node_reason(view, name)}" for name, _ in view.nodes if leaderless]
+        self.out += [f"  {said}" for said in cluster_why(view, (), Now(self.now_s, WALL_S + self.now_s))]
 
     # How it works.
 

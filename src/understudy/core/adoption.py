@@ -147,7 +147,7 @@ def remade(view: ClusterView, record: ClusterRecord | None) -> ClusterRecord:
     if record is None:
         return made
     owed = record.owed if record.identity == identity else None
-    return replace(made, accept_loss=record.accept_loss, sworn_dead=record.sworn_dead, owed=owed)
+    return replace(made, accept_loss=record.accept_loss, sworn_off=record.sworn_off, owed=owed)
 
 
 def company(view: ClusterView, reports: list[NodeReport]) -> frozenset[Name]:

@@ -76,7 +76,7 @@ def cluster_reason(view: ClusterView) -> str:
     if record is None:
         return f"{view.service.name} does not exist yet: {unborn(view)}."
     if record.blocked is not None:
-        return f"{record.cluster} is blocked: {record.blocked.reason}. Unblock with: {record.blocked.command}"
+        return f"{record.cluster} is blocked: {record.blocked}"
     if record.primary is None:
         return f"{record.cluster} has no primary ({record.phase}, epoch {record.epoch}): {record.reason}."
     said = f"{record.primary} is primary in epoch {record.epoch} ({record.phase}): {judge(view)}."

@@ -11,7 +11,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from understudy.core.errors import Refused
 from understudy.core.text import Word
@@ -41,12 +41,9 @@ def decode(kind: type[T], data: bytes) -> T:
     """
     try:
         envelope = _loads(data.decode())
-        value = _plan(kind).read(_unwrap(envelope, kind.__name__))
+        return cast("T", _plan(kind).read(_unwrap(envelope, kind.__name__)))
     except (ValueError, OverflowError, RecursionError) as fault:
         raise Undecodable(f"A stored {kind.__name__} cannot be read and was left as it is: {fault}") from None
-    if not isinstance(value, kind):
-        raise TypeError(f"the plan of {kind.__name__} made a {type(value).__name__}")
-    return value
 
 
 def _unwrap(envelope: Any, name: str) -> Any:

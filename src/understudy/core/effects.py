@@ -139,7 +139,7 @@ def _open_epoch(draft: Draft, case: Case) -> Draft:
         ground=None,
         target=None,
         accept_loss=asked.accept_loss if asked else record.accept_loss and failed,
-        sworn_dead=asked.sworn_dead if asked else frozenset(),
+        sworn_off=asked.sworn_off if asked else frozenset(),
         tried=(*(name for name in record.tried if name != old), *([old] if old else ())) if failed else (),
     )
     said = f"{old} loses the part in epoch {opened.epoch}: {case.row.sentence} ({case.seen.verdict})."
@@ -312,7 +312,7 @@ def _take_request(draft: Draft, case: Case) -> Draft:
 
 def _finish_request(draft: Draft, case: Case) -> Draft:
     del case
-    done = replace(draft.record, request=None, accept_loss=False, sworn_dead=frozenset(), tried=(), target=None)
+    done = replace(draft.record, request=None, accept_loss=False, sworn_off=frozenset(), tried=(), target=None)
     return draft.with_record(done)
 
 

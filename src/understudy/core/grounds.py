@@ -22,14 +22,14 @@ def proven(view: ClusterView, record: ClusterRecord) -> Ground | None:
         return Ground.FENCED
     if view.capabilities.revocation and quorum.revoked(record.sync, frozen(view, record)):
         return Ground.REVOCATION
-    return Ground.SWORN if record.previous in record.sworn_dead else _by_lease(view, record)
+    return Ground.SWORN if record.previous in record.sworn_off else _by_lease(view, record)
 
 
 def _accounted(view: ClusterView, record: ClusterRecord) -> Ground | None:
     """Whether nobody is left who may be a primary, by what is held, or by that and an oath."""
     if unaccounted(view, record):
         return None
-    return Ground.SWORN if unaccounted(view, replace(record, sworn_dead=frozenset())) else Ground.FENCED
+    return Ground.SWORN if unaccounted(view, replace(record, sworn_off=frozenset())) else Ground.FENCED
 
 
 def unaccounted(view: ClusterView, record: ClusterRecord) -> list[Name]:
@@ -45,7 +45,7 @@ def unaccounted(view: ClusterView, record: ClusterRecord) -> list[Name]:
         and seen.report.identity in (None, record.identity)
         and max(seen.report.frozen_epoch, seen.report.closed_epoch) >= record.epoch
     }
-    return sorted(everybody - held - record.sworn_dead)
+    return sorted(everybody - held - record.sworn_off)
 
 
 def missing(view: ClusterView, record: ClusterRecord) -> str:
@@ -63,7 +63,7 @@ def _by_lease(view: ClusterView, record: ClusterRecord) -> Ground | None:
     """The tombstone is in sight, the last counter has stood still for the whole lease, and no majority can promise."""
     lease = view.lease
     duration_ms = max(lease.duration_ms, view.service.timers.lease_ms)
-    free = frozen(view, record) | record.sworn_dead
+    free = frozen(view, record) | record.sworn_off
     over = lease.quiet_ms > duration_ms + duration_ms // 1000
     buried = lease.owner is None and lease.epoch >= record.epoch
     return Ground.LEASE if buried and over and quorum.released(record.electorates, free) else None

@@ -142,7 +142,7 @@ class Request:
     """Whom to switch over to, or to rebuild; None lets us choose."""
     accept_loss: bool = False
     """For a failover: promote the best that is left, whatever it lacks."""
-    sworn_dead: frozenset[Name] = frozenset()
+    sworn_off: frozenset[Name] = frozenset()
     """For a failover: the machines of these nodes are off; a person has looked."""
     by: str = ""
 
@@ -199,7 +199,7 @@ class ClusterRecord:
     """The wish that is being carried out."""
     accept_loss: bool = False
     """A person accepted loss for the failover under way."""
-    sworn_dead: frozenset[Name] = frozenset()
+    sworn_off: frozenset[Name] = frozenset()
     """Whose machines are off in the failover under way, by a person's oath."""
     tried: tuple[Name, ...] = ()
     """Whose promotion failed in the failover under way."""

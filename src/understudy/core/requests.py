@@ -64,7 +64,7 @@ def triage(view: ClusterView, record: ClusterRecord, now: Now) -> Triage:
             flagged = replace(
                 result.record,
                 accept_loss=result.record.accept_loss or request.accept_loss,
-                sworn_dead=request.sworn_dead | result.record.sworn_dead,
+                sworn_off=request.sworn_off | result.record.sworn_off,
             )
             result = _settled(replace(result, record=flagged), request, EventKind.REQUEST_TAKEN, _flags(request))
         elif request.kind is not RequestKind.REBUILD:
@@ -112,10 +112,10 @@ def _refusal(view: ClusterView, record: ClusterRecord, request: Request, waiting
 def _failover_refusal(view: ClusterView, record: ClusterRecord, request: Request) -> str:
     if record.phase is Phase.BOOTSTRAPPING:
         return "the cluster has never had a primary"
-    if wrong := next(filter(None, (_wrong_oath(record, dead) for dead in sorted(request.sworn_dead))), ""):
+    if wrong := next(filter(None, (_wrong_oath(record, dead) for dead in sorted(request.sworn_off))), ""):
         return wrong
     if _takes_flags(record):
-        asks = request.accept_loss or request.sworn_dead
+        asks = request.accept_loss or request.sworn_off
         return "" if asks else "a failover is under way; say what to give up: --accept-loss or --sworn-dead NODE"
     if record.phase in _BUSY or request.accept_loss or prospect(view, record):
         return ""
@@ -192,7 +192,7 @@ def _is_flag(record: ClusterRecord, request: Request) -> bool:
 
 def _flags(request: Request) -> str:
     given = ["loss is accepted"] if request.accept_loss else []
-    dead = sorted(request.sworn_dead)
+    dead = sorted(request.sworn_off)
     given += [f"{listed(dead)} {'is' if len(dead) == 1 else 'are'} sworn to be off"] if dead else []
     return " and ".join(given)
 

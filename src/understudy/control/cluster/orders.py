@@ -82,10 +82,10 @@ class Orders:
 def _request(wish: Wish, by: str) -> Request:
     try:
         node = Name(wish.node) if wish.node else None
-        sworn_dead = frozenset(Name(name) for name in wish.sworn_dead)
+        sworn_off = frozenset(Name(name) for name in wish.sworn_dead)
     except ValueError as fault:
         raise Refused(f"that is no name of a node: {fault}") from None
-    return Request(0, wish.kind, node, wish.accept_loss, sworn_dead, by)
+    return Request(0, wish.kind, node, wish.accept_loss, sworn_off, by)
 
 
 def _ends(kind: RequestKind, event: Event) -> bool:
