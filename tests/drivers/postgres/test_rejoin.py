@@ -199,7 +199,10 @@ async def test_cut(a: Engine, b: Engine, c: Engine, monkeypatch: pytest.MonkeyPa
 
 
 async def test_standby_that_replayed_more(a: Engine, b: Engine, c: Engine) -> None:
-    """A killed standby whose pages hold more than the new primary is recovered and rewound."""
+    """A killed standby whose pages hold more than the new primary is recovered and rewound.
+
+    Also when its receiver has fetched the new primary's history already, which comes before any log of it.
+    """
     b.caught_up(a)
     b.stop()
     only_here = write(a, 100, 30)
@@ -210,6 +213,9 @@ async def test_standby_that_replayed_more(a: Engine, b: Engine, c: Engine) -> No
     a.crash()
     b.start(standby=True)
     b.promote()
+    history = "pg_wal/00000002.history"
+    (c.data / history).write_text((b.data / history).read_text())
+    c.tools.account.give(c.data / history)
     assert await rejoin(c, b) is Rung.REWOUND
     assert {one.xid for one in reports(c.data)[0].transactions} == only_here
     follows(c, b)

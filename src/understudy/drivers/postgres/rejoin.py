@@ -263,8 +263,7 @@ def _own_history(log: Log, control: ControlFile) -> History:
     """The timelines of our own log: a standby may have the beginning of one that it has not replayed yet."""
     newest = control.newest_timeline
     if control.state.standby:
-        while newest + 1 in log.timelines():
-            newest += 1
+        newest, _ = branches.newest(log, newest, control.at_least)
     return _history_here(log, newest)
 
 
