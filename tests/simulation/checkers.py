@@ -14,10 +14,11 @@ from tests.simulation.transcript import Transcript
 from understudy.core import invariants
 from understudy.core.actions import Action, Close
 from understudy.core.cluster import ClusterService
+from understudy.core.codec import decode
 from understudy.core.invariants import Ack, Bounds, Destroyed, Failover, Memory, NodeTruth, Routed, Violation, World
-from understudy.core.lineage import Position
+from understudy.core.lineage import Position, Relation, relate
 from understudy.core.record import ClusterRecord, Ground, Phase
-from understudy.core.report import Running
+from understudy.core.report import NodeReport, Running
 from understudy.core.text import Name
 
 
@@ -43,6 +44,7 @@ class Checker:
         self._specs = specs
         """By version: a promotion is judged by the one that its record was decided by."""
         self._bounds = bounds
+        self._lease_s = next(iter(specs.values())).timers.lease_ms / 1000
         self.transcript = transcript
         self.violation: Violation | None = None
         self.engines: dict[Name, Engine] = {}
@@ -69,6 +71,11 @@ class Checker:
         """For which epoch a node has said that it is frozen or closed: from then on it takes part in the election."""
         self._there: dict[tuple[int, Name], frozenset[Name]] = {}
         """Who took part when somebody was given the part."""
+        self._told: list[tuple[float, int, bytes]] = []
+        """What primaries told of themselves: when, of which epoch; the newest last, what is much older is dropped."""
+        self._known: dict[int, Position] = {}
+        """How far the last primary had told that it was, a lease before an epoch began: what a loss is measured from,
+        whatever the record says."""
         self.acks = 0
         self.promotions = 0
         self._marker = 0
@@ -115,7 +122,7 @@ class Checker:
             before,
             record.ground if record else None,
             self._specs[record.spec if record else 0].durability.max_loss_bytes,
-            record.known if record and not again else None,
+            self._last_known(record) if record and not again else None,
             accept_loss=bool(gone) or accepted,
         )
         self._fresh().promotions.append(promotion)
@@ -126,6 +133,31 @@ class Checker:
             write = min(missing - gone)
             name, in_epoch = self.acknowledged_writes[write]
             self.fail("I2", f"{engine.name} lacks write {write}, acknowledged by {name} in epoch {in_epoch}")
+
+    def _last_known(self, record: ClusterRecord) -> Position | None:
+        """From where a loss is measured: by the record, or by what the last primary had told, if that is further.
+
+        Not asked where a record was made anew: what had been told was lost with the store.
+        """
+        told = self._known.get(record.epoch)
+        if told is None or record.known is None or record.previous is None:
+            return record.known
+        return told if relate(record.known, told) is Relation.BEHIND else record.known
+
+    def told(self, epoch: int, report: bytes) -> None:
+        """The primary of that epoch said how far it is."""
+        now_s = self._scheduler.now_s
+        while len(self._told) > 1 and self._told[1][0] < now_s - self._lease_s:
+            del self._told[0]
+        self._told.append((now_s, epoch, report))
+
+    def _begins(self, epoch: int) -> None:
+        """That epoch begins: what had been told long enough ago was known to everybody who heard the store."""
+        before_s = self._scheduler.now_s - self._lease_s
+        old = [report for at_s, one, report in self._told if at_s < before_s and one < epoch]
+        position = decode(NodeReport, old[-1]).position if old else None
+        if position is not None:
+            self._known.setdefault(epoch, position)
 
     def _beyond_all(self, write: int, epoch: int, winner: Name) -> bool:
         """Whether nobody who took part could have had it: a disk lost it unnoticed, and who has it was not there.
@@ -167,6 +199,8 @@ class Checker:
         if before is not None and before.identity == record.identity:
             if record.epoch < before.epoch and record.phase is Phase.PROMOTING:
                 self.fail("I4", f"epoch {record.epoch} was used again after {before.epoch}")
+            if record.epoch > before.epoch:
+                self._begins(record.epoch)
             if record.epoch > before.epoch and record.phase is Phase.FENCING:
                 self._fenced(before, record)
             if (

@@ -291,6 +291,8 @@ class World(Plots):
         name = change.key.rpartition("/")[2]
         site = self.sites[Name(name)]
         self._told[site.node.name] = change.value
+        if reign := _number(_PROMOTED, change.value):
+            self.checker.told(reign, change.value)
         if self.transcript.keep:
             self.note(name, "report", _brief(decode(NodeReport, change.value)))
         if _number(_FROZEN, change.value) > site.ever_frozen or _number(_CLOSED, change.value) > site.ever_closed:
@@ -587,6 +589,7 @@ def _record(value: bytes) -> ClusterRecord:
 
 
 _FROZEN = re.compile(rb'"frozen_epoch":([0-9]+)')
+_PROMOTED = re.compile(rb'"promoted_epoch":([0-9]+)')
 _CLOSED = re.compile(rb'"closed_epoch":([0-9]+)')
 
 
