@@ -154,7 +154,8 @@ class Checker:
     def _begins(self, epoch: int) -> None:
         """That epoch begins: what had been told long enough ago was known to everybody who heard the store."""
         before_s = self._scheduler.now_s - self._lease_s
-        old = [report for at_s, one, report in self._told if at_s < before_s and one < epoch]
+        last = max((one for _, one, _ in self._told if one < epoch), default=0)
+        old = [report for at_s, one, report in self._told if at_s < before_s and one == last]
         position = decode(NodeReport, old[-1]).position if old else None
         if position is not None:
             self._known.setdefault(epoch, position)

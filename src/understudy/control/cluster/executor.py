@@ -16,7 +16,7 @@ from typing import Any
 
 from understudy.control.cluster.lane import Lane
 from understudy.control.cluster.node_state import NodeState
-from understudy.control.cluster.ports import Ports
+from understudy.control.cluster.ports import NodeFacts, Ports
 from understudy.core.actions import (
     Action,
     Bootstrap,
@@ -149,7 +149,7 @@ class Executor:
             await state.remember(**self._before(action, serial))
             if not self._paused:  # it may have become so while the disk was written
                 await state.own.driver.perform(action)
-                await state.remember(**_after(action))
+                await state.remember(**_after(action, state.facts))
         except NeedsRebuild as fault:
             failure = str(fault)
             await state.remember(needs_rebuild=True)
@@ -196,8 +196,11 @@ def _does(duty: Duty, report: NodeReport, epoch: int) -> bool:
     return duty.kind is DutyKind.STANDBY and streams(report, duty.source)
 
 
-def _after(action: Action) -> dict[str, Any]:
-    """What is true, and must be on the disk, after the action."""
+def _after(action: Action, before: NodeFacts) -> dict[str, Any]:
+    """What is true, and must be on the disk, after the action.
+
+    How far a node had come counts on after its promotion: its machine may die before anybody is told of more.
+    """
     marks: dict[str, Any] = {}
     match action:
         case Freeze():
@@ -205,7 +208,8 @@ def _after(action: Action) -> dict[str, Any]:
         case Close() | StopGracefully():
             marks = {"closed_epoch": action.epoch}
         case Promote():
-            marks = {"closed_epoch": 0, "less_data": False, "reached": None}
+            reached = None if before.less_data else before.reached
+            marks = {"closed_epoch": 0, "less_data": False, "reached": reached}
         case Rejoin():
             marks = {"closed_epoch": 0}
         case Bootstrap():

@@ -4,7 +4,8 @@ RULES
 1. Nothing is stored but on condition of the record as it was read AND of our own lease as we last wrote it.
 2. What cannot be read, or belongs to another cluster, is refused with a reason, and never written over.
 3. Ages are by this host's boot clock since its first sight. After anything of unknown fate everything is read anew.
-4. Deciding is skipped as long as the view is the same and no age in it has passed a timer.
+4. About a record from before our contact with the store, nothing is decided before everybody had the time to speak.
+5. Deciding is skipped as long as the view is the same and no age in it has passed a timer.
 """
 
 from bisect import bisect_right
@@ -291,6 +292,9 @@ class Steward:
         """Decide if anything is new."""
         if not self._stirred and now.boot_s < self._calm_until_s:
             return
+        if now.boot_s < (spoken_s := self._spoken_s()):
+            self._calm_until_s = spoken_s
+            return
         lease = self._primary_lease.look()
         if lease is None:
             self._calm_until_s = inf  # it cannot be read; nothing is decided until it has changed
@@ -307,6 +311,15 @@ class Steward:
             self._seen, self._stirred = (), True
             work = partial(self._persist, decision, view, steward, lease, now)
             self._lane.start(work, now.boot_s + self._timers.timeout_ms / 1000)
+
+    def _spoken_s(self) -> float:
+        """From when on everybody who hears the store has said what he knows, if the record is from before our contact.
+
+        The store may have been put back to a state from before other reigns: then the reports there are as old.
+        """
+        contact_s = self._mirror.contact_s
+        known = self._record.current is None or self._record.sight().since_s > contact_s
+        return -inf if known else contact_s + self._timers.stale_other_ms / 1000
 
     def _inputs(self, now_s: float, lease: LeaseSight) -> tuple[tuple[object, ...], float]:
         """All that a decision turns on, with ages as the timers that they have passed; and when the next is passed."""
