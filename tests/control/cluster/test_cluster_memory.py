@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import replace
 
-from tests.control.cluster.stage import Stage, born, play, well
+from tests.control.cluster.stage import NODES, Stage, born, play, well
 
 from understudy.control.cluster.ports import NodeFacts
 from understudy.core.lineage import Branch, Position, promoted_from
@@ -151,6 +151,29 @@ def test_less_data_after_a_promotion_that_was_cut_short() -> None:
         assert not stage.lost()
 
     play(scene, POSTGRES)
+
+
+def test_less_data_after_a_promotion_that_nobody_was_told_of() -> None:
+    """What a node had before its promotion is asked of it afterwards, though the store has not heard of it since."""
+
+    async def scene(stage: Stage) -> None:
+        await born(stage)
+        await asyncio.sleep(1)
+        only = stage.primary()
+        only.kill()
+        await stage.until(lambda: only.promoted_epoch > 1, 30, write=False)
+        stage.outage(away=True)
+        stage.agents[only.node.host].die()
+        only.kill()
+        only.lose(20)
+        stage.outage(away=False)
+        told = stage.store._items
+        for key in [key for key in told if key.endswith(f"/reports/{only.name}")]:
+            del told[key]
+        stage.start(only.node.host)
+        await stage.until(lambda: stage.disks[only.name].facts.less_data, 60, write=False)
+
+    play(scene, REDIS, nodes=NODES[:1])
 
 
 def test_a_promotion_that_ends_before_a_torn_record_is_not_less_data() -> None:

@@ -59,6 +59,35 @@ def test_a_store_put_back_crowns_nobody() -> None:
     play(scene, POSTGRES, durability=LOSSY)
 
 
+def test_nothing_is_decided_about_a_store_put_back_before_others_have_spoken() -> None:
+    """Whoever is steward of a record from before its contact lets everybody say of which epoch he is."""
+
+    async def scene(stage: Stage) -> None:
+        await born(stage)
+        winner = await crowned(stage)
+        old, backup = stage.record(), (dict(stage.store._items), stage.store._revision)
+        stage.agents[winner.node.host].die()
+        winner.kill()
+        promotions_take(stage, 0.03)
+        await stage.until(lambda: stage.primary() not in {None, winner}, 120, write=False)
+        epoch = stage.record().epoch
+        for agent in stage.agents.values():
+            agent.die()
+        await asyncio.sleep(10)
+        stage.store._items, stage.store._revision = backup
+        stage.store._history.clear()
+        stage.service = replace(stage.service, version=stage.service.version + 1)  # who decides would say so
+        stage.start(winner.node.host)  # the steward of that time
+        await asyncio.sleep(1)
+        assert stage.record() == old
+        stage.start(*(node.host for node in stage.service.nodes if node.name != winner.name))
+        await stage.until(lambda: stage.record() != old, 60, write=False)
+        assert stage.record().epoch > epoch
+        await well(stage, 200)
+
+    play(scene, POSTGRES, durability=LOSSY)
+
+
 def test_an_agent_that_dies_in_a_promotion_goes_on_with_it() -> None:
     """The store is as it was: the next agent waits a lease, and then the promotion ends as it was ordered."""
 
