@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from understudy.core.lineage import Branch, Position, Relation, contains, lacks_bytes, relate
+from understudy.core.lineage import Branch, Position, Relation, contains, lacks_bytes, promoted_from, relate
 
 # A small tree of histories: each line forks from an earlier one at some offset.
 FORKS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 6)), max_size=5)
@@ -74,6 +74,14 @@ def test_what_is_no_position_is_refused(branches, offset):
     """No history, branches that fall, or an end before the last branch began, is no position."""
     with pytest.raises(ValueError, match="no position"):
         Position(branches, offset)
+
+
+def test_who_goes_on_from_a_promotion():
+    """One more branch on the very same way, wherever it began; the same way, or another, is none."""
+    old = Position((Branch("1", 0),), 1000)
+    assert promoted_from(Position((Branch("1", 0), Branch("2", 990)), 1010), old)
+    assert not promoted_from(old, old)
+    assert not promoted_from(Position((Branch("7", 0), Branch("2", 990)), 1010), old)
 
 
 def test_a_position_reads_well():

@@ -7,6 +7,7 @@ from tests.scenarios.stage import WALL_S, Stage
 from understudy.core.clock import Now
 from understudy.core.cluster_why import NodeHealth, node_health, node_reason
 from understudy.core.record import Ground, Timings
+from understudy.core.report import NodeSeen
 from understudy.core.text import Name
 from understudy.core.what_if import Forecast, Mishap, what_if
 
@@ -62,6 +63,10 @@ def test_it_says_what_keeps_others_from_taking_over():
     """Alone, paused or manual: nobody takes over, and the sentence says why or what to do."""
     alone = foretold(staged("cluster postgres zero_loss a,b,c\nlose b\nlose c\nwait 30000\nrun"), "a", Mishap.HOST)
     manual = foretold(staged("cluster postgres zero_loss a,b,c manual"), "a", Mishap.ENGINE)
+    paused = foretold(staged("cluster postgres zero_loss a,b,c\nask pause\nrun"), "a", Mishap.ENGINE)
+    leaderless = foretold(staged("cluster postgres 1000 a,b,c\nlose a\nwait 3000\nrun"), "a", Mishap.ENGINE)
+    assert "before `understudy resume orders`" in paused.reason
+    assert leaderless.reason == "Nobody takes writes now, so nothing can be foretold."
     assert alone.rto_ms is None
     assert "Nobody would take over from a" in alone.reason
     assert manual.rto_ms is None
@@ -73,8 +78,17 @@ def test_a_lost_standby_costs_nothing_or_makes_writes_wait():
     three = staged("cluster postgres zero_loss a,b,c")
     two = staged("cluster postgres zero_loss a,b")
     assert "acknowledged by c alone" in foretold(three, "b", Mishap.HOST).reason
+    assert "no commit waits for b" in foretold(staged("cluster postgres 1000 a,b,c"), "b", Mishap.HOST).reason
     assert foretold(two, "b", Mishap.HOST).reason.startswith("Writes would wait")
     assert foretold(two, "b", Mishap.HOST).rto_ms is None
+
+
+def test_a_node_that_was_never_heard_is_nobody_to_take_over():
+    """It is in the spec, and no report of it has ever come."""
+    view = staged("cluster postgres zero_loss a,b,c")._view()
+    unheard = tuple((name, NodeSeen(None, 90_000) if name == "b" else seen) for name, seen in view.nodes)
+    forecast = what_if(replace(view, nodes=unheard), Name("a"), Mishap.ENGINE, NOW)
+    assert forecast.winner == "c"
 
 
 def test_nothing_is_changed_by_asking():
