@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from tests.core.pool_story import Story, pool
+from tests.core.pool_story import HEALTH, Story, pool
 
 from understudy.core.events import Entry, Event, EventKind
 from understudy.core.explain import why
@@ -50,6 +50,11 @@ def test_each_endpoint_that_is_out_says_why_and_what_brings_it_back():
     assert w4 == "w4 has not been checked yet; to serve 2 checks in a row, one each 0.3 s, must pass."
     assert w5 == "w5 is up, but gets no new clients, since its weight is 0."
     assert "Of the primary group's 6 endpoints the ejector holds 1 out, and may hold 2 at once." in sentences
+
+
+def test_an_ejector_that_is_off_says_so():
+    """Whoever errs behind a passing check stays in."""
+    assert "The ejector is off" in told(Story(pool(2, health=replace(HEALTH, passive=False))))[1]
 
 
 def test_a_ramp_says_where_it_is_and_how_long_it_takes():

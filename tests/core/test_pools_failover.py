@@ -12,10 +12,10 @@ from understudy.core.errors import Refused
 from understudy.core.failover_mode import FailoverMode
 from understudy.core.objectives import ServiceHealth
 from understudy.core.pool_failover import advance, share_at
-from understudy.core.pool_health import backup_share, service_health
-from understudy.core.pools import Oper, PoolRecord, PoolSeen, Ramp, adopt_spec
+from understudy.core.pool_health import backup_share, service_health, service_reason
+from understudy.core.pools import Admin, Oper, PoolRecord, PoolSeen, Ramp, adopt_spec
 from understudy.core.text import Name
-from understudy.core.verbs import failback, failover
+from understudy.core.verbs import failback, failover, set_admin
 
 FAST, GRADUAL, MANUAL = FailoverMode.FAST, FailoverMode.GRADUAL, FailoverMode.MANUAL
 
@@ -33,6 +33,10 @@ def order(story: Story, verb) -> str:
 
 def health(story: Story) -> ServiceHealth:
     return service_health(story.seen, story.service, story.record)
+
+
+def reason(story: Story) -> str:
+    return service_reason(story.seen, story.service, story.record)
 
 
 def test_fast_is_the_routers_work_and_is_told():
@@ -188,6 +192,26 @@ def test_orders_that_would_refuse_users_are_refused():
         order(weak, failback)
 
 
+def test_an_order_says_what_comes_of_it():
+    """What moves already, or is there already, is not moved again; the last one of its group costs the whole group."""
+    ramping = Story(pool(2, backup=1, mode=GRADUAL, over_ms=10_000)).is_(Oper.DOWN, "w1", "w2").after(1)
+    assert "the backup group, since the primary group cannot serve" in reason(ramping)
+    stays = failover(ramping.service, ramping.record, ramping.seen, ramping.now)[1]
+    assert "moves to the backup group and stays there until `understudy failback`" in stays.reason
+    assert "the backup group, until it moves back to the primary group" in reason(ramping.is_(Oper.UP, "w1", "w2"))
+    assert moves(ramping.after(30)) == ["failback.started"]
+    assert (
+        "is moving back to its primary group already"
+        in failback(ramping.service, ramping.record, ramping.seen, ramping.now)[1].reason
+    )
+    last = Story(pool(1, backup=1))
+    assert "w1 is out (drain) and about to come back" in reason(Story(pool(1, backup=1)).is_(Oper.DRAIN, "w1"))
+    cost = set_admin(last.service, last.record, last.seen, "w1", Admin.DRAIN)[1]
+    assert cost.reason.endswith(
+        "It was the last usable one of the primary group: all traffic goes to the backup group."
+    )
+
+
 def test_a_spec_that_becomes_manual_leaves_the_traffic_where_it_is():
     """Traffic that had moved by itself waits for `failback`; without a backup group nothing of it is left."""
     story = Story(pool(2, backup=1, mode=GRADUAL)).is_(Oper.DOWN, "w1", "w2").after(1)
@@ -207,6 +231,7 @@ percents = st.integers(0, 100)
 def test_a_ramp_is_even_and_never_turns(start, end, over_ms, looks):
     """Whatever the looks and the clock steps, a share only moves towards its goal, and no faster than it may."""
     ramp: Ramp | None = Ramp(start, end, 1000.0, over_ms)
+    assert share_at(Ramp(start, end, 1000.0, 0), 0.0) == end
     share, now, looked_s = start, Now(0, 1000.0), None
     for passed_s, step_s in looks:
         if ramp is None:

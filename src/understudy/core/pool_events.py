@@ -36,9 +36,7 @@ def changes(view: PoolView) -> tuple[Event, ...]:
 
 
 def health_events(seen: PoolSeen, service: PoolService, record: PoolRecord, health: ServiceHealth) -> tuple[Event, ...]:
-    """The service's new health; nothing while it is unknown."""
-    if health is ServiceHealth.UNKNOWN:
-        return ()
+    """The service's new health, which is known."""
     serving = sum(one.oper in SERVING for one in seen.endpoints)
     data = (("serving", serving), ("endpoints", len(service.endpoints)))
     return (Event(HEALTH_KINDS[health], service_reason(seen, service, record), service.name, None, data),)
