@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from understudy.core.cluster import ClusterService, Node, Timers, refusal
+from understudy.core.model import LOCAL, EtcdStore, Host, Spec, SqliteStore
 from understudy.core.stateful import overlap
-from understudy.core.text import DataPath, Name, RoleName
+from understudy.core.text import Address, DataPath, Name, RoleName
 
 
 def test_timers_follow_the_lease():
@@ -53,6 +54,25 @@ def test_words_that_enter_an_engines_files(word, good, bad):
     for text in bad:
         with pytest.raises(ValueError, match="will not do"):
             word(text)
+
+
+def test_addresses_and_stores_as_they_stand_in_a_sentence():
+    """What is no address is refused; a store names itself; on one machine every address is that machine's."""
+    v6 = Address.parse("[::1]:80")
+    assert str(v6) == "[::1]:80"
+    assert v6.overlaps(Address.parse("[::]:80"))
+    assert not v6.overlaps(Address.parse("[::1]:81"))
+    for text in ("80", "::1:80", "10.0.0.1:http", "10.0.0.256:80", "fe80::1%eth0:80"):
+        with pytest.raises(ValueError, match="is no address"):
+            Address.parse(text)
+    for host, port, words in (("10.0.0.1", 65536, "is not between"), ("0::1", 80, "is no IP address in its shortest")):
+        with pytest.raises(ValueError, match=words):
+            Address(host, port)
+    assert str(SqliteStore()) == "sqlite"
+    assert str(EtcdStore((v6, Address("10.0.0.1", 2379)))) == "etcd at [::1]:80, 10.0.0.1:2379"
+    spec = Spec(Name("c"), (), ())
+    assert (spec.host_of(v6), spec.service("web")) == (LOCAL, None)
+    assert replace(spec, hosts=(Host(Name("h1"), "::1"),)).host_of(v6) == "h1"
 
 
 def test_directories_overlap():

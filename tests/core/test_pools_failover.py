@@ -224,6 +224,13 @@ def test_a_spec_that_becomes_manual_leaves_the_traffic_where_it_is():
     assert story.after(1).record == PoolRecord(Name("web"))
 
 
+def test_in_manual_mode_traffic_is_not_away_without_an_order():
+    """What was never ordered is taken back, and the journal says that nobody had."""
+    story = Story(pool(2, backup=1, mode=MANUAL), PoolRecord(Name("web"), backup_share_percent=100))
+    assert story.record.backup_share_percent == 0
+    assert any("no operator has ordered it" in event.reason for event in story.told)
+
+
 percents = st.integers(0, 100)
 
 

@@ -129,5 +129,8 @@ def test_a_clusters_ports_know_each_nodes_address_and_whom_to_ask_for_its_role()
     assert [str(seat.agent) for seat in ports.seats] == ["10.0.0.1:9000", "[fd00::2]:9000"]
     assert ports.hold_ms > 2 * 4000
     assert compile_routes(many, {}).clusters[0] is ports
+    assert compile_routes(many, {}).ports("orders") is ports
+    assert compile_routes(many, {}).ports("none") is None
+    assert (ports.has(Name("a")), ports.has(Name("z"))) == (True, False)
     (alone,) = compile_routes(replace(many, hosts=()), {}).clusters
     assert {str(seat.agent) for seat in alone.seats} == {"127.0.0.1:9000"}

@@ -126,8 +126,6 @@ def _clause(seen: PoolSeen, record: PoolRecord, endpoint: str) -> str:
         return f"{endpoint} has not been checked yet"
     if one.oper is Oper.DOWN:
         return f"{endpoint} is down: {one.check or 'no check has passed yet'}"
-    if one.oper in SERVING:
-        return f"{endpoint} serves"
     return f"{endpoint} is out ({one.oper}) and about to come back"
 
 
