@@ -21,6 +21,8 @@ from understudy.store.base import Put, StoreFault
 
 AGAIN_S = 0.2
 """After that time a report that the store did not take is offered again."""
+READ_S = 0.1
+"""So much later the store hears that a newer record was read, if that is all: most often something is by then."""
 
 
 def next_beat_s(now_s: float, period_ms: int) -> float:
@@ -226,6 +228,9 @@ class Reporter:
         self.lane = Lane(ports.spawn, ports.wake)
         self._counter = 0
         self._written: NodeReport | None = None
+        self._newest: NodeReport | None = None
+        self._newest_due_s = 0.0
+        """From when on the newest report is worth being written."""
         self._encoded: tuple[NodeReport | None, bytes] = (None, b"")
         self._due_s = 0.0
         self._again_s = 0.0
@@ -237,11 +242,21 @@ class Reporter:
         state = self._state
         if report is None or not self._mirror.ready or not state.recalled or state.looked != state.generation:
             return self.lane.deadline_s
-        due_s = self._due_s if report is self._written else self._again_s
+        if report is not self._newest:
+            self._newest, self._newest_due_s = report, now_s + (READ_S if self._only_read(report) else 0.0)
+        news_s = max(self._again_s, min(self._newest_due_s, self._due_s))
+        due_s = self._due_s if report is self._written else news_s
         if now_s >= due_s and not self.lane.busy:
             due_s = self._due_s = next_beat_s(now_s, self._timers.report_ms if leading else self._timers.renew_ms)
             self.lane.start(self._write, now_s + self._timers.timeout_ms / 1000)
         return self.lane.until(due_s, now_s)
+
+    def _only_read(self, report: NodeReport) -> bool:
+        """Whether all that is new is that a newer record was read."""
+        before = self._written
+        if before is None:
+            return False
+        return replace(report, record_serial=before.record_serial, company=before.company) == before
 
     async def _write(self) -> bool:
         """On condition that nobody has written since: a report that was held up on its way must not replace a newer.
