@@ -37,7 +37,7 @@ HOLD_SCRIPT = """\
 core.register_action("hold", {"tcp-req"}, function(txn, backend)
   local waited = 0
   while txn.f:be_conn_free(backend) >= 0 do
-    local pause = math.min(20, 2 + waited // 20)
+    local pause = math.min(20, 2 + waited // 50)
     core.msleep(pause)
     waited = waited + pause
   end
