@@ -17,11 +17,10 @@ from understudy.core.record import SyncConfig
 from understudy.core.report import Running
 from understudy.core.text import Name
 from understudy.drivers.base import Observation
-from understudy.drivers.postgres import beside, client, upkeep
+from understudy.drivers.postgres import beside, client, copying, upkeep
 from understudy.drivers.postgres.rejoin import LossReport
 
 A, B, C = NODES = Name("a"), Name("b"), Name("c")
-SEGMENT_BYTES = 16 << 20
 NOBODY = SyncConfig(frozenset(), 0)
 
 
@@ -169,7 +168,8 @@ async def test_the_empty_rest_of_a_file_of_the_log_is_no_other_history(bench: Po
     await level(bench)
     before = (await bench.drivers[B].observe()).position
     await client.once(bench.drivers[A]._engine.conninfo("test"), "SELECT pg_switch_wal()")
-    seen = await until(bench, B, lambda seen: seen.position is not None and seen.position.offset % SEGMENT_BYTES == 0)
+    whole = copying.SEGMENT_MIB * copying.MEBIBYTE
+    seen = await until(bench, B, lambda seen: seen.position is not None and seen.position.offset % whole == 0)
     assert seen.position.branches == before.branches
     assert contains(seen.position, before)
 

@@ -12,7 +12,7 @@ from tests.drivers.postgres.real import PASSWORD, PATIENCE_S, PROGRAMS, Engine, 
 from understudy.core.errors import Refused
 from understudy.core.lineage import Position
 from understudy.drivers.base import DriverFault, NeedsRebuild
-from understudy.drivers.postgres import branches, control_file, copying
+from understudy.drivers.postgres import branches, control_file, copying, lsn
 from understudy.drivers.postgres.home import Source
 from understudy.drivers.postgres.job import Job
 from understudy.drivers.postgres.rejoin import Ladder, Rung, _see_checkpoint, reports
@@ -121,7 +121,7 @@ async def test_rewound(a: Engine, b: Engine) -> None:
     assert [(one.xid, one.gid) for one in report.transactions if one.fate == "prepared"] == [(prepared, "p 1")]
     assert report.complete
     assert "22 committed transactions" in report.summary
-    assert all((Path(report.path).parent / name).stat().st_size == 16 << 20 for name in report.log)
+    assert all((Path(report.path).parent / name).stat().st_size == copying.SEGMENT_MIB << 20 for name in report.log)
     assert (a.data / "postgresql.conf").read_text().endswith("# a's own\n")
     assert not copying.unusable(a.data)
     follows(a, b)
@@ -337,7 +337,7 @@ async def test_log_is_gone(a: Engine, b: Engine) -> None:
     b.start(standby=True)
     b.promote()
     for file in files:
-        if file.name < f"{1:08X}{0:08X}{control.redo >> 24:08X}":
+        if file.name < lsn.segment_name(1, control.redo, control.segment_bytes):
             file.unlink()
     with pytest.raises(NeedsRebuild, match="perhaps more, of which the log is gone"):
         await rejoin(a, b)

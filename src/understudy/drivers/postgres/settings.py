@@ -243,7 +243,7 @@ def owned(place: Place, now: InForce) -> dict[str, str]:
         "wal_receiver_timeout": str(_receiver_timeout_ms(place.timers)),
         "wal_sender_timeout": str(_receiver_timeout_ms(place.timers) * 4 // 3),
         "wal_receiver_status_interval": "1",
-        "wal_retrieve_retry_interval": "20",
+        "wal_retrieve_retry_interval": "50",
         # A standby begins a new file when its primary changes: filling it first would hold up the first commit.
         "wal_init_zero": "on" if now.epoch else "off",
         "synchronous_commit": "on",
