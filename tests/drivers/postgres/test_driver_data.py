@@ -16,9 +16,10 @@ from understudy.core.lineage import contains
 from understudy.core.record import SyncConfig
 from understudy.core.report import Running
 from understudy.core.text import Name
-from understudy.drivers.base import Observation
-from understudy.drivers.postgres import beside, client, copying, upkeep
-from understudy.drivers.postgres.rejoin import LossReport
+from understudy.drivers.base import NeedsRebuild, Observation
+from understudy.drivers.postgres import beside, client, copying, process, upkeep
+from understudy.drivers.postgres.home import Source
+from understudy.drivers.postgres.rejoin import LossReport, Rung
 
 A, B, C = NODES = Name("a"), Name("b"), Name("c")
 NOBODY = SyncConfig(frozenset(), 0)
@@ -93,6 +94,15 @@ async def test_losses_are_told(bench: PostgresBench) -> None:
         driver._discarded = hear
     lost = await lose_some(bench, A, B, C, 2)
     assert not told
+    reserved = "SELECT restart_lsn IS NOT NULL FROM pg_replication_slots WHERE slot_name = 'understudy_a'"
+    ladder = bench.drivers[A]._the_ladder(await bench.drivers[A]._settled())
+    climb = ladder.rejoin
+
+    async def climb_once_reserved(source: Source, **words) -> Rung:
+        assert await source.ask(reserved) == [("t",)], "the source may throw away what comes meanwhile"
+        return await climb(source, **words)
+
+    ladder.rejoin = climb_once_reserved
     await do(bench, Rejoin, A, 2, source=B)
     await do(bench, Follow, C, 2, source=B)
     await until(bench, A, lambda seen: seen.link_age_ms is not None)
@@ -116,8 +126,13 @@ async def test_losses_are_told(bench: PostgresBench) -> None:
     assert len(told) == 2
 
 
-async def test_a_timeline_since_the_last_restart_point_is_no_loss(bench: PostgresBench) -> None:
-    """A standby went on into a new timeline and died: what it has of it is its source's too, and stays in its log."""
+async def test_a_timeline_since_the_last_restart_point_is_no_loss(
+    bench: PostgresBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A standby went on into a new timeline and died: what it has of it is its source's too, and stays in its log.
+
+    Should it not come up because its source has thrown away what it needs, it is copied.
+    """
     told: list[LossReport] = []
 
     async def hear(report: LossReport) -> None:
@@ -135,6 +150,11 @@ async def test_a_timeline_since_the_last_restart_point_is_no_loss(bench: Postgre
     await level(bench, (B, C))
     await do(bench, Close, C, 2)
     await do(bench, Rejoin, C, 2, source=B)
+    await do(bench, Close, C, 2)
+    monkeypatch.setattr(process, "_READ_LOG_EVERY", 1)
+    monkeypatch.setattr(process, "_GONE", "starting PostgreSQL")
+    with pytest.raises(NeedsRebuild, match="c must be copied anew"):
+        await do(bench, Rejoin, C, 2, source=B)
     await do(bench, Close, C, 2)
     await do(bench, Rebuild, C, 2, source=B, since=2, consent=False)
     await asyncio.sleep(0.2)

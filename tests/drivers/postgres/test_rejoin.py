@@ -4,8 +4,10 @@ import asyncio
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psycopg
 import pytest
 from tests.drivers.postgres.real import PASSWORD, PATIENCE_S, PROGRAMS, Engine, until
 
@@ -127,6 +129,43 @@ async def test_rewound(a: Engine, b: Engine) -> None:
     follows(a, b)
     assert a.value("SELECT count(*) FROM pg_replication_slots") == "0"
     assert a.value("SELECT count(*) FROM pg_prepared_xacts") == "0"
+
+
+async def test_the_source_has_thrown_away_what_recovery_begins_in(a: Engine, b: Engine) -> None:
+    """After a rewind a node begins at what may be a gigabyte before its last common checkpoint: in log of its own."""
+    b.stop()
+    b.start(a, settings=("wal_keep_size=0",))
+    begins = checkpoint_slowly(a)
+    b.caught_up(a)
+    b.stop()
+    only_here = write(a, 300, 3)
+    a.crash()
+    b.start(standby=True, settings=("wal_keep_size=0",))
+    b.promote()
+    b.rows("CHECKPOINT", "CHECKPOINT")
+    assert not (b.data / "pg_wal" / begins).exists()
+    assert await rejoin(a, b) is Rung.REWOUND
+    assert only_here == {one.xid for one in reports(a.data)[0].transactions}
+    follows(a, b)
+    assert not a.home.places.own_files.exists()
+
+
+def checkpoint_slowly(engine: Engine) -> str:
+    """As the checkpointer does by itself, a page at a time, while the log goes on; the file in which it began."""
+    begins, ends, number = "", "", 1000
+    while begins >= ends:
+        write(engine, number, 50)
+        with psycopg.connect(engine.conninfo, autocommit=True) as other, ThreadPoolExecutor() as pool:
+            begun = pool.submit(other.execute, "SELECT pg_backup_start('slow')")
+            while not begun.done():
+                engine.rows("SELECT pg_switch_wal()")
+                number += len(write(engine, number + 50, 1))
+                time.sleep(0.05)
+        [[begins, ends]] = engine.rows(
+            "SELECT redo_wal_file, pg_walfile_name(checkpoint_lsn) FROM pg_control_checkpoint()"
+        )
+        number += 50
+    return begins
 
 
 async def test_stopped_in_order_with_more(a: Engine, b: Engine) -> None:

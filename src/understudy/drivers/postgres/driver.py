@@ -37,7 +37,7 @@ from understudy.drivers.postgres.beside import Beside
 from understudy.drivers.postgres.branches import Unknown
 from understudy.drivers.postgres.home import Home
 from understudy.drivers.postgres.observe import Sight
-from understudy.drivers.postgres.process import FILES_S, Engine, until
+from understudy.drivers.postgres.process import FILES_S, Engine, LogIsGone, until
 from understudy.drivers.postgres.rejoin import Ladder, LossReport, tell, untold
 from understudy.drivers.postgres.settings import Place
 from understudy.drivers.postgres.sources import Sources
@@ -280,6 +280,7 @@ class PostgresDriver:
         await self._engine.kill(action.epoch)
         await self._engine.write()  # the passwords
         theirs = await self._sources.position(action.source)
+        await self._sources.reserve_slot(action.source)  # it may write much until we are back
         try:
             ours = await self._sight.history()
         except Unknown as why:
@@ -292,7 +293,10 @@ class PostgresDriver:
             patience_s=max(_MARGIN_S, within_s - _MARGIN_S),
         )
         self._tell_discarded()
-        await follow.follow(self._engine, action.source, action.epoch)
+        try:
+            await follow.follow(self._engine, action.source, action.epoch)
+        except LogIsGone as why:
+            raise NeedsRebuild(f"{why} So {self._place.name} must be copied anew.") from why
         self._look_out(self._sight.hears)
 
     async def _list_before_copy(self, action: Rebuild) -> None:

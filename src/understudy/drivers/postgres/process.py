@@ -5,12 +5,14 @@ told, whole or not at all; `standby.signal` is in the data whenever the engine i
 """
 
 import asyncio
+import itertools
 import os
 import pwd
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +32,19 @@ _ANSWER_S = 5.0
 """How long an engine may take to answer while something is done to it; what is done has a deadline of its own."""
 POLL_S = 0.001
 _START_POLL_S = 0.005
+_READ_LOG_EVERY = 100
+"""How many times it is looked for its end before what it says is read."""
+_TAIL_BYTES = 4096
+_GONE = "has already been removed"
+"""What PostgreSQL says, in English, of log that it is asked for and has not any more."""
 _LONGEST_SOCKET = 107
 _OVERRULED = ("synchronous_standby_names", "primary_conninfo", "hba_file")
 """What safety rests on, and ALTER SYSTEM could change."""
 _IN_FORCE = "SELECT " + ", ".join(f"current_setting('{name}')" for name in ("understudy.serial", *_OVERRULED))
+
+
+class LogIsGone(DriverFault):
+    """It cannot come up: it needs log that whom it follows has not any more."""
 
 
 class Engine:
@@ -210,6 +221,7 @@ class Engine:
             now = await self.write(anew=True, **changes)
             await self.disk.do(self._before_start, FILES_S)
             self.drop()
+            said = await self.disk.do(self._log_bytes, FILES_S)
             tools = self._tools()
             account = tools.account
             who = OsUser(account.uid, account.gid, account.groups) if os.geteuid() == 0 else None
@@ -221,13 +233,14 @@ class Engine:
                 user=who,
                 epoch=epoch,
             )
-            await self._until_it_serves()
+            await self._until_it_serves(said)
             await self.has_read(now)
         else:
-            await self._until_it_serves()
+            await self._until_it_serves(None)
 
-    async def _until_it_serves(self) -> None:
-        while True:
+    async def _until_it_serves(self, said_before: int | None) -> None:
+        """said_before: how long its log was when it was started; None when that is not known."""
+        for number in itertools.count(1):
             state = await self.process.look()
             if not state.running:
                 said = await self.disk.do(self._last_words, FILES_S)
@@ -236,6 +249,8 @@ class Engine:
                 with suppress(DriverFault):
                     await self.ask("SELECT 1")
                     return
+            if said_before is not None and number % _READ_LOG_EVERY == 0:
+                await self.disk.do(partial(self._must_have_log, said_before), FILES_S)
             await asyncio.sleep(_START_POLL_S)
 
     def _says_ready(self) -> bool:
@@ -260,10 +275,22 @@ class Engine:
         except OSError as error:
             raise DriverFault(f"{place.data} cannot be made ready to start ({error}).") from error
 
+    def _log_bytes(self) -> int:
+        return self.place.log.stat().st_size if self.place.log.exists() else 0
+
+    def _must_have_log(self, said_before: int) -> None:
+        """Raises LogIsGone, by what it has said since: it would try again for ever."""
+        with self.place.log.open("rb") as file:
+            file.seek(max(said_before, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
+        gone = [line for line in lines if _GONE in line]
+        if gone:
+            raise LogIsGone(f"PostgreSQL on {self.place.name} cannot come up: {gone[-1].strip()}.")
+
     def _last_words(self) -> str:
         try:
             with self.place.log.open("rb") as file:
-                file.seek(max(0, file.seek(0, 2) - 4096))
+                file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
                 lines = file.read().decode(errors="replace").splitlines()
         except OSError:
             return f"its log {self.place.log} cannot be read."

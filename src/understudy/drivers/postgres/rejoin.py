@@ -18,6 +18,7 @@ import json
 import os
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import partial
@@ -44,6 +45,7 @@ _BEGINS_TO_WRITE = "need to copy"
 _RECOVER = 'rm -f "$1/standby.signal"; shift; "$@"; code=$?; touch "$0/standby.signal"; exit $code'
 """A single-user server takes no orders to be a standby; this puts the order back, whatever becomes of us."""
 
+_LOG = "pg_wal"
 _KEEP_ALL = "1000TB"
 """The checkpoint that ends a recovery would remove the log that pg_rewind needs."""
 
@@ -167,7 +169,7 @@ class Ladder:
         _must_be_rewindable(home, split, report)
         await self._recover(split, until_s)
         await _see_checkpoint(source)
-        await home.on_disk(partial(_start_rewind, home, source, rewind))
+        await home.on_disk(partial(_start_rewind, home, split, source, rewind))
         return await self._end_rewind(rewind, source, until_s)
 
     async def list_before_copy(self, source: Source, *, ours: Position, theirs: Position, epoch: int) -> None:
@@ -440,12 +442,13 @@ def _ensure_standby(home: Home) -> None:
         beside.flush(home.data)
 
 
-def _start_rewind(home: Home, source: Source, job: Job) -> None:
+def _start_rewind(home: Home, split: _Split, source: Source, job: Job) -> None:
     places = home.places
     _no_process(home.data)
     beside.clear(places, places.own_files)
     places.own_files.mkdir()
     copying.keep_own_files(home.data, places.own_files)
+    _keep_log(split, places.own_files / _LOG)
     beside.write(places.unusable, f"a rewind of {home.data} to {source.name} was begun and has not ended well")
     command = [
         home.tools.path("pg_rewind"),
@@ -469,8 +472,37 @@ def _finish_rewind(home: Home, job: Job) -> None:
             raise _rewind_fault(home, why, killed=killed)
         raise NeedsRebuild(f"{home.node} is unusable, because its rewind ended in the middle: {why}")
     copying.keep_own_files(places.own_files, home.data)
+    _put_back_log(places.own_files / _LOG, home.data / _LOG)
     copying.finish_standby(home, home.data)
     _unmark(home, job)
+
+
+def _keep_log(split: _Split, to: Path) -> None:
+    """Keep links to our log from before the fork, where the recovery after the rewind begins.
+
+    pg_rewind removes what the source has not, but for what it has read itself, from the last checkpoint's record on: the
+    recovery begins where that checkpoint began.
+    """
+    fork, size = split.fork or 0, split.log.segment_bytes
+    ends = [*(branch.start for branch in split.ours[1:]), fork]
+    to.mkdir()
+    for branch, end in zip(split.ours, ends, strict=True):
+        whole = min(end, fork) // size * size
+        if branch.start < whole:
+            for file in wal.segments(split.log, Stretch(int(branch.id), branch.start, whole)):
+                with suppress(OSError):  # on another filesystem: then the source may have it
+                    (to / file.name).hardlink_to(file)
+    beside.flush(to)
+
+
+def _put_back_log(kept: Path, to: Path) -> None:
+    """Give back what is not there any more; what was cut short is the beginning of a copy that came to nothing."""
+    files = sorted(kept.iterdir()) if kept.is_dir() else []
+    size = max((file.stat().st_size for file in files), default=0)
+    for file in files:
+        if file.stat().st_size == size and not (to / file.name).exists():
+            file.rename(to / file.name)
+    beside.flush(to)
 
 
 def _rewind_fault(home: Home, why: str, *, killed: bool) -> Exception:
