@@ -480,8 +480,8 @@ def _finish_rewind(home: Home, job: Job) -> None:
 def _keep_log(split: _Split, to: Path) -> None:
     """Keep links to our log from before the fork, where the recovery after the rewind begins.
 
-    pg_rewind removes what the source has not, but for what it has read itself, from the last checkpoint's record on: the
-    recovery begins where that checkpoint began.
+    pg_rewind removes what the source has not, but for what it has read itself, from the last checkpoint's record on;
+    the recovery begins earlier, where that checkpoint began.
     """
     fork, size = split.fork or 0, split.log.segment_bytes
     ends = [*(branch.start for branch in split.ours[1:]), fork]
