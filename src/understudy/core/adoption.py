@@ -17,7 +17,7 @@ from itertools import combinations
 
 from understudy.core.health import heard
 from understudy.core.lineage import Position, contains
-from understudy.core.record import ClusterRecord, Duty, DutyKind, Phase, SyncConfig
+from understudy.core.record import ClusterRecord, Duty, DutyKind, Origin, Phase, SyncConfig
 from understudy.core.report import ClusterView, NodeReport
 from understudy.core.text import Name
 from understudy.core.words import listed
@@ -48,8 +48,16 @@ def adoptable(view: ClusterView, record: ClusterRecord | None) -> bool:
     everybody = all(node.name in reports for node in view.service.nodes)
     agreed = len(set(identities)) == 1 and (everybody or 2 * most > len(view.service.nodes))
     strangers = len(identities) - most
-    consented = record is not None and record.accept_loss and most > 0
-    return agreed or (consented and 2 * strangers <= len(view.service.nodes))
+    agreeable = record is not None and consented(record) and most > 0
+    return agreed or (agreeable and 2 * strangers <= len(view.service.nodes))
+
+
+def consented(record: ClusterRecord) -> bool:
+    """Whether a person accepted loss for this: a record that was put back may tell of a failover of long ago.
+
+    An oath of then says nothing of now either; whoever is silent is asked for anew.
+    """
+    return record.accept_loss and record.blocked is not None and record.blocked.origin is Origin.FOREIGN
 
 
 def disagreement(view: ClusterView) -> str:
@@ -147,7 +155,7 @@ def remade(view: ClusterView, record: ClusterRecord | None) -> ClusterRecord:
     if record is None:
         return made
     owed = record.owed if record.identity == identity else None
-    return replace(made, accept_loss=record.accept_loss, sworn_off=record.sworn_off, owed=owed)
+    return replace(made, accept_loss=consented(record), owed=owed)
 
 
 def company(view: ClusterView, reports: list[NodeReport]) -> frozenset[Name]:

@@ -322,6 +322,9 @@ def _block(draft: Draft, case: Case) -> Draft:
     blocked = _why_blocked(record, case)
     if blocked == record.blocked:
         return draft
+    before, foreign = record.blocked, blocked.origin is Origin.FOREIGN
+    if foreign and (before is None or before.origin is not Origin.FOREIGN):
+        record = replace(record, accept_loss=False, sworn_off=frozenset())  # given for another time
     draft = draft.with_record(replace(record, blocked=blocked))
     return draft.tell(EventKind.CLUSTER_BLOCKED, str(blocked), record.primary, command=blocked.command)
 
@@ -360,9 +363,9 @@ def _why_foreign(record: ClusterRecord, case: Case, command: str) -> Blocked:
     reason = "the nodes carry a higher epoch or serial than this record, which comes from an older store"
     if strangers:
         reason = f"{adoption.disagreement(case.view)}; the record is of cluster {record.identity}"
-    consented = replace(record, accept_loss=True)
-    if adoption.adoptable(case.view, consented):
-        return Blocked(Origin.FOREIGN, reason, command)
+    blocked = Blocked(Origin.FOREIGN, reason, command)
+    if adoption.adoptable(case.view, replace(record, accept_loss=True, blocked=blocked)):
+        return blocked
     return Blocked(Origin.FOREIGN, reason, "", "put back the store, or the disks, that belong together")
 
 
