@@ -459,9 +459,19 @@ class PgHosts(Engines):
         return self.folder / host
 
     def said(self) -> str:
-        """The end of what each agent has said, for whoever wonders why a test failed."""
-        outputs = ((host, self.folder / f"{host}.out") for host in (*ENGINES, ROUTER))
-        return "\n".join(f"{host}:\n{file.read_text()[-3000:]}" for host, file in outputs if file.exists())
+        """The end of what each agent has said, and what goes on there, for whoever wonders why a test failed."""
+        return "\n".join(f"{host}:\n{self._said(host)}" for host in (*ENGINES, ROUTER))
+
+    def _said(self, host: str) -> str:
+        file = self.folder / f"{host}.out"
+        output = file.read_text()[-3000:] if file.exists() else ""
+        try:
+            nodes = "\n".join(f"{node['name']}: {node['reason']}" for node in self.cluster(host)["nodes"])
+        except OSError as why:
+            nodes = str(why)
+        pids = ",".join(map(str, self.hosts[host].pids()))
+        shown = ["ps", "-o", "pid,ppid,stat,wchan:20,etime,args", "-p", pids or "0"]
+        return f"{output}\n{nodes}\n{subprocess.run(shown, capture_output=True, text=True, check=False).stdout}"
 
     def ask(self, path: str, body: dict[str, Any] | None = None, *, of: str = ROUTER, patience_s: float = 5.0) -> Any:
         """Ask the API of that host's agent, as a person there would. OSError when it does not answer."""
