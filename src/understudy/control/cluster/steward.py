@@ -79,6 +79,8 @@ class Steward:
         self._renew_s = 0.0
         self._behind = False
         """Whether something of unknown fate was done, so that everything must be read anew."""
+        self._heard_out_s = -inf
+        """From when on everybody had spoken in that contact with the store after which everything was read."""
         self._answer: tuple[Name, bool, float] | None = None
         """Whom we probed, what came of it, and since when it does."""
         self._probe_s = 0.0
@@ -294,6 +296,10 @@ class Steward:
             return
         if now.boot_s < (spoken_s := self._spoken_s()):
             self._calm_until_s = spoken_s
+            return
+        if spoken_s > self._heard_out_s:  # what they have said may be there, and the watch still on its way
+            self._heard_out_s, self._behind = spoken_s, True
+            self._ports.wake()
             return
         lease = self._primary_lease.look()
         if lease is None:
