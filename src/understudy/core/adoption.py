@@ -5,7 +5,8 @@ RULES
    they knew to have had a duty in a record that is lost: the data may be with one that has left the spec. Where
    several have data, one of them must have all.
 2. A store that was lost, or restored from a backup, is noticed because nodes carry a higher epoch, a higher serial, or
-   (most of them) another identity. Then nothing is done before a majority of them agrees on what they carry.
+   (most of them) another identity; one that is being copied has none yet, and knows as much. Then nothing is done
+   before a majority of them agrees on what they carry.
 3. The new record stands above everything that may have been decided in the lost one: epochs only rise. Who was primary
    and which commit rules were in force is unknown then, so everybody is frozen and the worst is assumed of both.
 4. Everybody is the company that the nodes knew and the spec: that may have changed when the store was lost.
@@ -30,11 +31,15 @@ def foreign(view: ClusterView, record: ClusterRecord) -> bool:
     """Whether what the nodes carry contradicts the record."""
     reports = [seen.report for _, seen in view.nodes if seen.report is not None]
     ahead = any(
-        one.identity == record.identity and (one.epoch > record.epoch or one.record_serial > record.serial)
-        for one in reports
+        one.epoch > record.epoch or one.record_serial > record.serial for one in _ours(reports, record.identity)
     )
     others = [one for one in reports if one.identity not in (None, record.identity)]
     return ahead or 2 * len(others) > len(view.service.nodes)
+
+
+def _ours(reports: list[NodeReport], identity: str) -> list[NodeReport]:
+    """Who has read records of that cluster: one that has no data (it is being copied) bears no identity."""
+    return [one for one in reports if (one.identity or one.company_identity) == identity]
 
 
 def adoptable(view: ClusterView, record: ClusterRecord | None) -> bool:
@@ -134,15 +139,16 @@ def _mixed(reports: dict[Name, NodeReport]) -> str:
 
 def remade(view: ClusterView, record: ClusterRecord | None) -> ClusterRecord:
     """A record above everything that the nodes carry: everybody frozen, nothing assumed."""
-    reports = [seen.report for _, seen in view.nodes if seen.report is not None and seen.report.identity]
-    identity = Counter(str(one.identity) for one in reports).most_common(1)[0][0]
+    reports = [seen.report for _, seen in view.nodes if seen.report is not None]
+    identity = Counter(one.identity for one in reports if one.identity).most_common(1)[0][0]
     ours = [one for one in reports if one.identity == identity]
+    read = _ours(reports, identity)
     names = company(view, ours)
     made = ClusterRecord(
         cluster=view.service.name,
         identity=identity,
-        epoch=max([one.epoch for one in ours] + ([record.epoch] if record else [])) + EPOCHS_LOST,
-        serial=max([one.record_serial for one in ours] + ([record.serial] if record else [])),
+        epoch=max([one.epoch for one in read] + ([record.epoch] if record else [])) + EPOCHS_LOST,
+        serial=max([one.record_serial for one in read] + ([record.serial] if record else [])),
         phase=Phase.FENCING,
         primary=None,
         previous=None,

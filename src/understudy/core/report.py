@@ -87,6 +87,8 @@ class NodeReport:
     company: tuple[Name, ...] = ()
     """Who had a duty in the newest record that the agent has read, in the order of their names: whatever any spec says,
     one of them may be primary or acknowledge, if that record is lost."""
+    company_identity: str | None = None
+    """The cluster's whose record that was: of a node without data (it is being copied), its epoch is of that one."""
     failed_epoch: int = 0
     """The epoch under which it could not do the duty that it has now; 0 again when it can, or has another."""
     failure: str = ""

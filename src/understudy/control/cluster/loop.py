@@ -281,6 +281,7 @@ class _Keeper:
                 self._heard = record
                 if (record.epoch, record.serial) >= (state.wanted.epoch, state.serial):
                     state.company = tuple(sorted(duty.node for duty in record.duties))
+                    state.company_identity = record.identity
             state.serial = max(state.serial, self.tenure.bound(record))
 
     def leads(self, record: ClusterRecord | None) -> bool:

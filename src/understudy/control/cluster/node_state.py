@@ -49,6 +49,8 @@ class NodeState:
         """Of the newest record read, as far as it may be told; never falls."""
         self.company: tuple[Name, ...] = ()
         """Who had a duty in it."""
+        self.company_identity: str | None = None
+        """Of which cluster it was."""
         self.failed_epoch = 0
         self.failure = ""
         self.lease = OwnLease()
@@ -61,7 +63,7 @@ class NodeState:
             return
         self.facts = self.wanted = facts
         self.serial = max(self.serial, facts.serial)
-        self.company = facts.company
+        self.company, self.company_identity = facts.company, facts.company_identity
         if facts.promised_epoch:
             promised_s = facts.promised_ms / 1000 * (1 + DRIFT)
             self.promise = Promise(facts.promised_epoch, now_s + max(lease_s, promised_s))

@@ -62,7 +62,8 @@ class Observer:
         """Look when it is time."""
         state = self._state
         if state.report is not None and state.report.record_serial != state.serial:
-            state.report = replace(state.report, record_serial=state.serial, company=state.company)
+            company, whose = state.company, state.company_identity
+            state.report = replace(state.report, record_serial=state.serial, company=company, company_identity=whose)
         if self.lane.expired(now_s):
             self._take(None, state.facts, now_s)
         if not self.lane.busy and now_s >= self.next_s(now_s):
@@ -89,8 +90,9 @@ class Observer:
                 await state.load(ports.clock.now().boot_s, self._timers.lease_over_ms / 1000)
             if not self._blind:
                 await self._recall()
-            if state.company != state.facts.company:
-                await state.remember(company=state.company)
+            company, whose = state.company, state.company_identity
+            if (company, whose) != (state.facts.company, state.facts.company_identity):
+                await state.remember(company=company, company_identity=whose)
             facts = state.facts
             seen = await state.own.driver.observe()
             if generation == state.generation:
@@ -166,6 +168,7 @@ class Observer:
             position=seen.position,
             record_serial=state.serial,
             company=state.company,
+            company_identity=state.company_identity,
             promoted_epoch=seen.promoted_epoch,
             writable=seen.writable,
             covered=seen.covered,

@@ -55,6 +55,8 @@ class NodeFacts:
     needs_rebuild: bool = False
     company: tuple[Name, ...] = ()
     """Who had a duty in the newest record read."""
+    company_identity: str | None = None
+    """Of the cluster that this was a record of."""
     reached: Position | None = None
     """The last position known when the engine stopped: what it must still have when it comes back."""
     moves: int = 0
