@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.contract.conftest import stopped_cluster
 from tests.drivers.postgres.real import PASSWORD, PATIENCE_S, PROGRAMS, Engine, copy_tree
 
 from understudy.drivers.postgres import branches, copying
@@ -15,6 +16,8 @@ from understudy.drivers.postgres import branches, copying
 if not PROGRAMS.is_dir():
     pytest.skip(f"needs PostgreSQL 15 in {PROGRAMS}", allow_module_level=True)
 
+__all__ = ["stopped_cluster"]
+"""A fixture of the driver's suite."""
 
 MEMORY = Path("/dev/shm")
 """A disk that takes no time to flush, where there is one."""

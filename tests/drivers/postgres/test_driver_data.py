@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from tests.contract.postgres_bench import DEADLINE_MS, PostgresBench
@@ -26,9 +27,9 @@ NOBODY = SyncConfig(frozenset(), 0)
 
 
 @pytest.fixture
-async def bench() -> AsyncIterator[PostgresBench]:
+async def bench(stopped_cluster: Path) -> AsyncIterator[PostgresBench]:
     """A leads b and c, and waits for nobody."""
-    bench = PostgresBench(None)
+    bench = PostgresBench(stopped_cluster)
     await bench.begin()
     try:
         await bench.cluster(NOBODY)
