@@ -69,9 +69,11 @@ def test_a_standby_with_older_data_is_never_promoted_as_it_is(pg: PgHosts) -> No
         pg.power_off(host)
         shutil.copytree(pg.data(node), older, symlinks=True)
         _give(older, like=pg.data(node))
+        eventually(lambda: not streams(pg, node), "it is gone")
         pg.power_on(host)
         eventually(lambda: streams(pg, node), "it streams again")
         trial.wait_writing()
+        time.sleep(LEASE_S / 2)  # it says how far it is with each renewal
         pg.power_off(host)
         forget_memory(pg.data(node))
         shutil.rmtree(pg.data(node))
