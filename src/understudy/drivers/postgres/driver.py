@@ -6,6 +6,7 @@ being primary), follow.py (being a standby), copying.py and rejoin.py (data), pr
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -37,7 +38,7 @@ from understudy.drivers.postgres.beside import Beside
 from understudy.drivers.postgres.branches import Unknown
 from understudy.drivers.postgres.home import Home
 from understudy.drivers.postgres.observe import Sight
-from understudy.drivers.postgres.process import FILES_S, Engine, LogIsGone, until
+from understudy.drivers.postgres.process import FILES_S, Engine, LogIsGone
 from understudy.drivers.postgres.rejoin import Ladder, LossReport, tell, untold
 from understudy.drivers.postgres.settings import Place
 from understudy.drivers.postgres.sources import Sources
@@ -88,6 +89,8 @@ class PostgresDriver:
         self._home: Home | None = None
         self._ladder: Ladder | None = None
         self._told: Callable[[], None] = lambda: None
+        self._awaited: Callable[[], Awaitable[bool]] | None = None
+        """What is looked out for."""
         self._watch: asyncio.Task[None] | None = None
         self._afterwards: asyncio.Task[None] | None = None
         self._telling: asyncio.Task[None] | None = None
@@ -201,8 +204,7 @@ class PostgresDriver:
 
     async def close(self) -> None:
         """Let go of it; the engine goes on."""
-        self._stop_watching()
-        for task in (self._afterwards, self._telling, self._confessing):
+        for task in (self._watch, self._afterwards, self._telling, self._confessing):
             if task is not None:
                 task.cancel()
         self._forget_receiver()
@@ -376,13 +378,18 @@ class PostgresDriver:
 
     def _look_out(self, came: Callable[[], Awaitable[bool]]) -> None:
         """Tell when it has come; a regular look would see it much later."""
+        self._awaited = came
         self._watch = asyncio.create_task(self._until(came))
 
     async def _until(self, came: Callable[[], Awaitable[bool]]) -> None:
-        with suppress(TimeoutError, DriverFault):
-            async with asyncio.timeout(_WATCH_S):
+        give_up_s = time.monotonic() + _WATCH_S
+        with suppress(DriverFault):
+            while time.monotonic() < give_up_s:
                 await asyncio.sleep(_WATCH_EVERY_S)  # the look that follows every action sees what is there by now
-                await until(came, _WATCH_EVERY_S)
+                if self._awaited is not came:
+                    return
+                if await came():
+                    break
         self._told()
 
     async def _stay_standby(self) -> None:
@@ -401,9 +408,8 @@ class PostgresDriver:
             await self._sight.look()
 
     def _stop_watching(self) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
+        """Ask no more. A question under way is waited for by the next one: cut short, it would take the session."""
+        self._awaited = None
 
     def _watch_receiver(self) -> None:
         """Tell when the process that holds the link to whom we follow ends: the link is broken."""

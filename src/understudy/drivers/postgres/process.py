@@ -208,6 +208,8 @@ class Engine:
             else:
                 _put(place.follow_password, settings.follow_password(self._password), account)
             major = binaries.major_of(place.data) or binaries.VERSIONS[0]
+            if now.epoch:  # a promotion takes it away
+                make_standby(place.data, self._tools())
             _put(place.configuration, settings.configuration(place, now, major), account)
         except OSError as error:
             raise DriverFault(f"The configuration of {place.name} cannot be written ({error}).") from error

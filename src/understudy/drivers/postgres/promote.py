@@ -57,9 +57,9 @@ async def promote(engine: Engine, epoch: int, rule: SyncConfig) -> None:
         ready = role == "t" and int(there or 0) == len(slots)
         now = await engine.write(epoch=epoch, source=None, clients=False, rule=rule, proven=rule)
         await engine.process.signal(signal.SIGHUP)
-        await engine.ask("SELECT pg_promote(false)")
         certain = asyncio.create_task(engine.has_read_for_certain(now))
         try:
+            await engine.ask("SELECT pg_promote(false)")
             await until(lambda: _recovered(engine))
             await certain
         finally:
@@ -75,7 +75,6 @@ async def promote(engine: Engine, epoch: int, rule: SyncConfig) -> None:
 async def let_in(engine: Engine) -> None:
     """Let clients in."""
     if not (await engine.in_force()).clients:
-        await engine.disk.do(engine.make_standby, FILES_S)
         await engine.reload(clients=True)
 
 
