@@ -15,7 +15,7 @@ from operator import is_
 from typing import Any
 
 from understudy.control.cluster.lane import Lane
-from understudy.control.cluster.node_state import NodeState
+from understudy.control.cluster.node_state import SETTLES_S, NodeState
 from understudy.control.cluster.ports import NodeFacts, Ports
 from understudy.core.actions import (
     Action,
@@ -36,9 +36,8 @@ from understudy.core.record import ClusterRecord, Duty, DutyKind, Phase
 from understudy.core.report import NodeReport, OwnLease, Promise, Running, marked, streams
 from understudy.drivers.base import NeedsRebuild
 
-SETTLES_S = 0.05
-"""How long a deed is left alone: most are over by then. A look at it, and the report of that, would only hold up the
-deed and the report of its end."""
+REJOIN_AFTER_S = 0.25
+"""So long after the newest record a rejoin begins: it asks much of the new primary, to which clients just come."""
 
 
 class Executor:
@@ -58,6 +57,8 @@ class Executor:
         self._paused = False
         """Whether the newest record says so."""
         self._progress: int | None = None
+        self._newest: tuple[ClusterRecord | None, float] = (None, -inf)
+        """The newest record, and since when it is."""
         self._ended_s = -inf
         self._idle: tuple[object, ...] = ()
         """What was looked at when there was nothing to do."""
@@ -66,6 +67,8 @@ class Executor:
         """Do the next thing; when to come again."""
         lane = self.lane
         self._paused = record is not None and record.phase is Phase.PAUSED
+        if record is not self._newest[0]:
+            self._newest = (record, now.boot_s)
         self._look_at_progress(now.boot_s)
         if lane.expired(now.boot_s):
             self._end(now.boot_s, f"{_words(self._action)} did not end in time")
@@ -117,6 +120,9 @@ class Executor:
         again_s = self._ended_s + self._timers.renew_ms / 1000
         if actions[0] == self._action and now.boot_s < again_s:
             return again_s  # it has just been tried
+        later_s = self._newest[1] + REJOIN_AFTER_S
+        if isinstance(actions[0], Rejoin) and now.boot_s < later_s:
+            return later_s
         self._begin(actions[0], record, now.boot_s)
         return self.lane.deadline_s
 

@@ -18,6 +18,10 @@ from understudy.core.report import NodeReport, OwnLease, Promise
 from understudy.core.text import Name
 from understudy.store.lease import DRIFT
 
+SETTLES_S = 0.05
+"""How long a deed is left alone: most are over by then. A look at it, and the report of that, would only hold up the
+deed and the report of its end."""
+
 
 class NodeState:
     """One own node."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from understudy.control.cluster.beats import beat
 from understudy.control.cluster.lane import Lane
 from understudy.control.cluster.mirror import Mirror
-from understudy.control.cluster.node_state import NodeState
+from understudy.control.cluster.node_state import SETTLES_S, NodeState
 from understudy.control.cluster.ports import NodeFacts, Ports
 from understudy.control.keys import cluster_report
 from understudy.core.codec import Undecodable, decode, encode
@@ -54,8 +54,9 @@ class Observer:
         state.own.driver.listen(self.look_now)
 
     def look_now(self) -> None:
-        """Something may have happened."""
-        self.due_s = 0.0
+        """Something may have happened; what a deed does to its node is most often over with it."""
+        now_s = self._ports.clock.now().boot_s
+        self.due_s = min(self.due_s, now_s + SETTLES_S) if self._state.settles_s else 0.0
         self._ports.wake()
 
     def tick(self, now_s: float) -> None:
