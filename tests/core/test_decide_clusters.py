@@ -76,6 +76,18 @@ def test_a_winner_is_held_by_voters_that_stand_where_it_does():
     assert (stage.record.phase, stage.record.held) == (Phase.PROMOTING, False)
 
 
+def test_a_steward_believes_what_it_has_read_itself():
+    """A store that was put back, or emptied, is noticed by who decides, whoever else is silent about it."""
+    stage = staged("cluster postgres zero_loss a,b,c")
+    view, read = stage._view(), replace(stage.record, epoch=6, serial=30)
+    assert decide(view, NOW).record.phase is Phase.STEADY
+    made = decide(replace(view, read=read), NOW).record
+    assert (made.phase, made.epoch > read.epoch, made.serial > read.serial) == (Phase.FENCING, True, True)
+    stage = staged("cluster postgres zero_loss d born")
+    assert decide(stage._view(), NOW).record.phase is Phase.BOOTSTRAPPING
+    assert decide(replace(stage._view(), read=read), NOW).record is None  # a, b or c may have data
+
+
 def test_what_a_person_orders_was_not_detected():
     """The age of a healthy primary's last report is no part of the time that an ordered failover takes."""
     stage = staged("cluster postgres zero_loss a,b,c\nnode a age=300\nask failover\ndecide")

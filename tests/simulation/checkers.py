@@ -189,6 +189,7 @@ class Checker:
         """A record took effect in the store."""
         before = self.record
         self._stored_epoch = max(self._stored_epoch, record.epoch)
+        again = self._crowned_so(record)
         if record.phase is Phase.PROMOTING and record.primary is not None:
             known = before.known if before is not None and before.identity == record.identity else None
             self._crowned[record.epoch, record.primary] = replace(record, known=known or record.known)
@@ -198,7 +199,7 @@ class Checker:
         if before is None or before.identity != record.identity or record.epoch >= before.epoch:
             self.record = record
         if before is not None and before.identity == record.identity:
-            if record.epoch < before.epoch and record.phase is Phase.PROMOTING:
+            if record.epoch < before.epoch and record.phase is Phase.PROMOTING and not again:
                 self.fail("I4", f"epoch {record.epoch} was used again after {before.epoch}")
             if record.epoch > before.epoch:
                 self._begins(record.epoch)
@@ -211,6 +212,12 @@ class Checker:
                 and (record.phase is Phase.HANDING_OVER)
             ):
                 self._fresh().failbacks += 1
+
+    def _crowned_so(self, record: ClusterRecord) -> bool:
+        """Whether this is the very crown that was given in that epoch: a backup may bring it back."""
+        crown = self._crowned.get((record.epoch, record.primary)) if record.primary is not None else None
+        before = (crown.electorate_serial, crown.ground, crown.start) if crown is not None else None
+        return before == (record.electorate_serial, record.ground, record.start)
 
     def _fenced(self, before: ClusterRecord, record: ClusterRecord) -> None:
         ordered = record.request is not None or before.phase not in (Phase.STEADY, Phase.SUSPECT, Phase.CONFIRMED)

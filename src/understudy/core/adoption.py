@@ -33,6 +33,9 @@ def foreign(view: ClusterView, record: ClusterRecord) -> bool:
     ahead = any(
         one.epoch > record.epoch or one.record_serial > record.serial for one in _ours(reports, record.identity)
     )
+    ahead = ahead or any(
+        (one.epoch, one.serial) > (record.epoch, record.serial) for one in _read(view, record.identity)
+    )
     others = [one for one in reports if one.identity not in (None, record.identity)]
     return ahead or 2 * len(others) > len(view.service.nodes)
 
@@ -40,6 +43,11 @@ def foreign(view: ClusterView, record: ClusterRecord) -> bool:
 def _ours(reports: list[NodeReport], identity: str) -> list[NodeReport]:
     """Who has read records of that cluster: one that has no data (it is being copied) bears no identity."""
     return [one for one in reports if (one.identity or one.company_identity) == identity]
+
+
+def _read(view: ClusterView, identity: str) -> list[ClusterRecord]:
+    """The highest record of that cluster that this steward has read itself, if it has."""
+    return [view.read] if view.read is not None and view.read.identity == identity else []
 
 
 def adoptable(view: ClusterView, record: ClusterRecord | None) -> bool:
@@ -77,9 +85,10 @@ def unborn(view: ClusterView) -> str:
     return made if isinstance(made, str) else "its record is about to be made"
 
 
-def _remembered(reports: dict[Name, NodeReport]) -> list[Name]:
-    """Who had a duty in the newest record that any of these nodes has read."""
-    return sorted({name for report in reports.values() for name in report.company})
+def _remembered(view: ClusterView, reports: dict[Name, NodeReport]) -> list[Name]:
+    """Who had a duty in the newest record that any of these nodes, or the steward, has read."""
+    duties = view.read.duties if view.read is not None else ()
+    return sorted({name for report in reports.values() for name in report.company} | {duty.node for duty in duties})
 
 
 def birth(view: ClusterView) -> ClusterRecord | str:
@@ -92,7 +101,7 @@ def birth(view: ClusterView) -> ClusterRecord | str:
         return (
             f"{listed(silent, most=9)} not heard: a cluster is born, or found again, by nodes that say what they have"
         )
-    if lost := [str(name) for name in _remembered(reports) if name not in reports]:
+    if lost := [str(name) for name in _remembered(view, reports) if name not in reports]:
         return (
             f"{listed(lost, most=9)}, with a duty in a record that is lost, not heard: it may have the data; start its "
             "agent, or put back a backup of the store, or remove what the other nodes remember of the cluster"
@@ -142,13 +151,13 @@ def remade(view: ClusterView, record: ClusterRecord | None) -> ClusterRecord:
     reports = [seen.report for _, seen in view.nodes if seen.report is not None]
     identity = Counter(one.identity for one in reports if one.identity).most_common(1)[0][0]
     ours = [one for one in reports if one.identity == identity]
-    read = _ours(reports, identity)
+    told, known = _ours(reports, identity), [*_read(view, identity), *([record] if record else [])]
     names = company(view, ours)
     made = ClusterRecord(
         cluster=view.service.name,
         identity=identity,
-        epoch=max([one.epoch for one in read] + ([record.epoch] if record else [])) + EPOCHS_LOST,
-        serial=max([one.record_serial for one in read] + ([record.serial] if record else [])),
+        epoch=max([one.epoch for one in told] + [one.epoch for one in known]) + EPOCHS_LOST,
+        serial=max([one.record_serial for one in told] + [one.serial for one in known]),
         phase=Phase.FENCING,
         primary=None,
         previous=None,
@@ -171,6 +180,8 @@ def company(view: ClusterView, reports: list[NodeReport]) -> frozenset[Name]:
     """
     newest = max((one.record_serial for one in reports), default=0)
     known = frozenset[Name]().union(*(one.company for one in reports if one.record_serial == newest))
+    for own in _read(view, str(reports[0].identity)):
+        known |= frozenset(duty.node for duty in own.duties) if own.serial >= newest else frozenset()
     new = {name for name, report in heard(view).items() if report.empty and report.identity is None}
     return known | frozenset(node.name for node in view.service.nodes if not known or node.name not in new)
 

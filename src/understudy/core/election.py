@@ -9,7 +9,8 @@ RULES
    or all that the closed old primary has. Bounded loss: it must be within the bound of the last known position.
 5. What was acknowledged as never to be lost stays so when the spec allows loss later: a rule that asks somebody binds
    as long as it may be in force, and `record.owed` afterwards.
-6. A node that left the spec and still has a duty may win when nobody else can: it may have what nobody else has.
+6. A node that left the spec and still has a duty wins only when it has more than any other that could: a disk that
+   lost what it had confirmed may not know it, and then this one has what was acknowledged.
 """
 
 from dataclasses import dataclass
@@ -258,7 +259,7 @@ def _short(position: Position, reference: Position, what: str) -> str:
 
 
 def _rank(view: ClusterView, record: ClusterRecord, one: Candidate, everybody: list[Candidate]) -> tuple[object, ...]:
-    """Eligible first, of the spec, not tried yet, another node before the old primary, most data, preference."""
+    """Eligible first, not tried yet, another node before the old primary, most data, of the spec, preference."""
     report, node = view.report(one.node), view.service.node(one.node)
     contained = sum(
         1
@@ -267,10 +268,10 @@ def _rank(view: ClusterView, record: ClusterRecord, one: Candidate, everybody: l
     )
     return (
         bool(one.refusal),
-        node is None,
         one.node in record.tried,
         one.node == record.previous,
         -contained,
+        node is None,
         report.replay_lag_bytes if report else 0,
         one.node != view.service.preferred,
         -(node.priority if node else 0),

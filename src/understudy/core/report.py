@@ -146,6 +146,8 @@ class ClusterView:
     """The operator's queue, the oldest first."""
     routed_epoch: int = 0
     """The lowest epoch that the live routers say they route; without routers, the record's."""
+    read: ClusterRecord | None = None
+    """The highest record that this steward has ever read: the store may have gone back since, or be empty now."""
     fresh_identity: str = ""
     """Drawn by the shell, used only for a cluster that is born."""
 

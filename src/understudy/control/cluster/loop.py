@@ -227,7 +227,8 @@ class ClusterLoop:
         """Why a record is not our cluster's; empty when it is, or when a person agreed that our data is put aside."""
         for keeper in self._keepers:
             own = keeper.state.facts.identity
-            if own not in {None, record.identity} and not keeper.yields(record):
+            left = self._ports.service.node(keeper.state.name) is None  # its data are none of ours any more
+            if not left and own not in {None, record.identity} and not keeper.yields(record):
                 return f"it is of the cluster {record.identity}, and {keeper.state.name} belongs to {own}"
         return ""
 

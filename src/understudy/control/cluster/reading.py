@@ -57,6 +57,8 @@ class RecordReader:
         """As it stands; None when there is none, or none that can be used (then `refused` says why)."""
         self.newest: ClusterRecord | None = None
         """The last one that was of this cluster and could be read."""
+        self.highest: ClusterRecord | None = None
+        """Of those with that one's identity, the one that was decided last, though the store may have gone back."""
         self.phase_since_s = 0.0
         """When the record was first seen in its phase and epoch."""
         self.refused = ""
@@ -82,6 +84,10 @@ class RecordReader:
             self.phase_since_s = self.sight().since_s
         if record is not None:
             self.newest = record
+            high = self.highest
+            further = high is None or (record.epoch, record.serial) > (high.epoch, high.serial)
+            if high is None or further or high.identity != record.identity:
+                self.highest = record
 
     def _why_not(self, record: ClusterRecord, foreign: Callable[[ClusterRecord], str]) -> str:
         if record.cluster != self._cluster:

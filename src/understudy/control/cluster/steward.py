@@ -386,13 +386,14 @@ class Steward:
             phase_age_ms=_ms(now_s - self._record.phase_since_s),
             requests=tuple(self._waiting()),
             routed_epoch=min(routed, default=record.epoch if record else 0),
+            read=self._record.highest,
             fresh_identity=self._fresh_identity,
         )
 
     def _members(self) -> list[Name]:
         """The nodes of the spec, and those that have left it and still have a duty: their engines may still run.
 
-        Without a record, those that had one in the last record that any of them has read.
+        Without a record, those that had one in the last record that any of them, or we, have read.
         """
         record = self._record.current
         if record is not None:
@@ -400,6 +401,7 @@ class Steward:
         else:
             told = [reader.value() for reader in self._reports.values()]
             duties = [name for report in told if report is not None for name in report.company]
+            duties += [duty.node for duty in self._record.highest.duties] if self._record.highest is not None else []
         self._watch(duties)
         return [name for name in self._reports if self._service.node(name) is not None or name in duties]
 
