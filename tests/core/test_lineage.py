@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from understudy.core.lineage import Branch, Position, Relation, contains, lacks_bytes, promoted_from, relate
+from understudy.core.lineage import Branch, Position, Relation, contains, fits, lacks_bytes, promoted_from, relate
 
 # A small tree of histories: each line forks from an earlier one at some offset.
 FORKS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 6)), max_size=5)
@@ -87,3 +87,24 @@ def test_who_goes_on_from_a_promotion():
 def test_a_position_reads_well():
     """Own branch and offset."""
     assert str(Position((Branch("1", 0), Branch("3", 500)), 81293)) == "3/81293"
+
+
+def test_who_fits_a_promotion():
+    """What was there at the promotion, and what came after it; nothing else of the branch that was promoted from."""
+    start = Position((Branch("1", 0), Branch("2", 100)), 150)
+    later = Branch("3", 150)
+    assert fits(Position(start.branches, 120), start)
+    assert fits(start, start)
+    assert fits(Position((*start.branches, later), 900), start)
+    assert not fits(Position(start.branches, 151), start)
+    assert not fits(Position((Branch("1", 0),), 101), start)
+    assert not fits(Position((*start.branches, Branch("3", 160)), 900), start)
+    assert not fits(Position((Branch("x", 0),), 1), start)
+
+
+def test_in_doubt_it_fits():
+    """An unknown position, and the beginning of a branch, which may be the primary's own, say nothing."""
+    start = Position((Branch("1", 0), Branch("2", 100)), 100)
+    assert fits(None, start)
+    assert fits(start, None)
+    assert fits(Position(start.branches, 500), start)

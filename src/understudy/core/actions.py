@@ -11,6 +11,7 @@ RULES
 
 from dataclasses import dataclass
 
+from understudy.core.lineage import Position
 from understudy.core.record import SyncConfig
 from understudy.core.text import Name
 
@@ -47,9 +48,15 @@ class Freeze(Order):
 
 @dataclass(frozen=True, slots=True)
 class Follow(Order):
-    """Replicate from `source`, the engine started where needed (never writable); takes back a freeze of this epoch."""
+    """Replicate from `source`, the engine started where needed (never writable); takes back a freeze of this epoch.
+
+    Who has history that does not fit `start` is refused, before it hears the source: what it has of its own would look
+    like an acknowledgement.
+    """
 
     source: Name
+    start: Position | None = None
+    """Where the source stood when it was crowned."""
 
 
 @dataclass(frozen=True, slots=True)

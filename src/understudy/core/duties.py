@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import cast
 
 from understudy.core.health import fresh
-from understudy.core.lineage import contains
+from understudy.core.lineage import contains, fits
 from understudy.core.record import ClusterRecord, Duty, DutyKind
 from understudy.core.report import ClusterView, NodeReport, Running, streams
 from understudy.core.text import Name
@@ -93,7 +93,7 @@ def _next_duty(view: ClusterView, record: ClusterRecord, name: Name, primary: Na
         return Duty(name, DutyKind.REBUILD if ruined(view.report(name)) else DutyKind.REJOIN, primary)
     if report is None or report.record_serial < duty.since:
         return duty
-    following = streams(report, primary) and not report.closed_epoch
+    following = streams(report, primary) and not report.closed_epoch and fits(report.position, record.start)
     rebuilding = duty.kind is DutyKind.REBUILD
     if ruined(report) and not rebuilding:
         return Duty(name, DutyKind.REBUILD, primary)

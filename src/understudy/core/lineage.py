@@ -65,6 +65,18 @@ def promoted_from(mine: Position, other: Position) -> bool:
     return len(mine.branches) > shared and mine.branches[:shared] == other.branches
 
 
+def fits(mine: Position | None, start: Position | None) -> bool:
+    """Whether who has `mine` can follow, as it is, a primary that was promoted at `start`; in doubt yes.
+
+    It has nothing of the primary's last branch but one that the primary has not. A `start` at the very beginning of a
+    branch may be the beginning of the primary's own.
+    """
+    if mine is None or start is None or start.offset == start.branches[-1].start:
+        return True
+    shared = len(start.branches)
+    return contains(start, mine) or (promoted_from(mine, start) and mine.branches[shared].start <= start.offset)
+
+
 def relate(mine: Position, other: Position) -> Relation:
     """What `mine` is to `other`."""
     if contains(mine, other):

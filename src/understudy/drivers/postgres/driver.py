@@ -29,6 +29,7 @@ from understudy.core.actions import (
 )
 from understudy.core.cluster import Capabilities
 from understudy.core.errors import Refused
+from understudy.core.lineage import contains, fits
 from understudy.core.report import Running
 from understudy.core.stateful import PostgresService
 from understudy.core.text import Name
@@ -239,8 +240,23 @@ class PostgresDriver:
     async def _follow(self, action: Follow) -> None:
         if not (await self._engine.state()).running:
             await self._must_be_startable()
+        else:
+            await self._must_fit(action)
         await follow.follow(self._engine, action.source, action.epoch)
         self._look_out(self._sight.hears)
+
+    async def _must_fit(self, action: Follow) -> None:
+        """See to it that a standby that follows another so far has nothing of its own, once nobody adds to it."""
+        now = await self._engine.in_force()
+        if now.epoch or now.source == action.source:
+            return
+        if now.source is not None:
+            await follow.let_go(self._engine)
+        ours = await self._sight.position(await self._sight.ask())
+        if not fits(ours, action.start):
+            raise DriverFault(
+                f"{self._place.name} has history up to {ours} that {action.source} took over without: it must rejoin."
+            )
 
     async def _open(self, action: Open) -> None:
         said = await self._sight.ask()
@@ -278,7 +294,9 @@ class PostgresDriver:
             with suppress(DriverFault):
                 said = await self._sight.ask()
                 if said.in_recovery and said.source == action.source and said.receiver and said.heard:
-                    return
+                    ours = await self._sight.position(said)
+                    if ours is None or contains(await self._sources.position(action.source), ours):
+                        return
         await self._engine.kill(action.epoch)
         await self._engine.write()  # the passwords
         theirs = await self._sources.position(action.source)

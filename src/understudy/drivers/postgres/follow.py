@@ -34,14 +34,21 @@ async def freeze(engine: Engine, epoch: int) -> None:
         async with asyncio.timeout(_HOPELESS_S):
             await _must_be_standby(engine, "which cannot be frozen; close it")
             begun = (await engine.in_force()).epoch  # its promotion was, and may end at any moment
-            await engine.write(source=None)
             if not begun:
-                await engine.process.signal(signal.SIGHUP)
-                await until(lambda: _receivers_ended(engine, state.pid or 0))
+                await let_go(engine)
                 return
+            await engine.write(source=None)
     except (TimeoutError, DriverFault):
         pass
     await engine.kill(epoch)
+
+
+async def let_go(engine: Engine) -> None:
+    """Hear nobody any more. Of a standby that runs."""
+    postmaster = (await engine.state()).pid or 0
+    await engine.write(source=None)
+    await engine.process.signal(signal.SIGHUP)
+    await until(lambda: _receivers_ended(engine, postmaster))
 
 
 async def follow(engine: Engine, source: Name, epoch: int) -> None:

@@ -274,7 +274,7 @@ class Sight:
             write_fails=self._write_fails(said),
             starved=self._starved(said, now_s),
             disk_fails=disk_fails,
-            position=await self._position(said),
+            position=await self.position(said),
         )
         return self._last
 
@@ -295,7 +295,8 @@ class Sight:
         leads = self._last.promoted_epoch > 0
         return replace(self._last, position=None, write_fails=leads, disk_fails=disk_fails, hangs=True)
 
-    async def _position(self, said: Said) -> Position | None:
+    async def position(self, said: Said) -> Position | None:
+        """Where it stands by that; None when it cannot be told."""
         if said.in_recovery and not self._exhausted:
             return None
         with suppress(DriverFault):
