@@ -16,6 +16,8 @@ from understudy.core.record import ClusterRecord, Duty, DutyKind
 from understudy.core.report import ClusterView, NodeReport, Running, streams
 from understudy.core.text import Name
 
+_FOLLOWING = (DutyKind.STANDBY, DutyKind.REJOIN, DutyKind.REBUILD)
+
 
 def ordered(record: ClusterRecord, *changed: Duty) -> ClusterRecord:
     """The record with these duties; one that says what it said before stays as it is."""
@@ -73,16 +75,12 @@ def joined(view: ClusterView, record: ClusterRecord) -> tuple[Duty, ...]:
 def tended(view: ClusterView, record: ClusterRecord) -> ClusterRecord:
     """The record with everybody's duty brought up to what is seen: returned, ruined, added, removed."""
     primary = cast("Name", record.primary)  # whoever tends has one
-    names = {node.name for node in view.service.nodes} - {primary}
-    changed = [_next_duty(view, record, name, primary) for name in sorted(names)]
     acknowledging = set[Name]().union(*(rule.voters for rule in record.sync))
-    gone = [
-        duty.node
-        for duty in record.duties
-        if duty.node not in names
-        and duty.node != primary
-        and not (duty.kind is DutyKind.STANDBY and duty.node in acknowledging)  # until the commit rule does without it
-    ]
+    following = {duty.node for duty in record.duties if duty.kind in _FOLLOWING}
+    # who leaves goes on, and comes back to go on, until the commit rule does without it
+    names = ({node.name for node in view.service.nodes} | (following & acknowledging)) - {primary}
+    changed = [_next_duty(view, record, name, primary) for name in sorted(names)]
+    gone = [duty.node for duty in record.duties if duty.node not in names and duty.node != primary]
     changed += [Duty(name, DutyKind.ABSENT) for name in gone]
     return _forget_gone(view, ordered(record, *changed), gone)
 

@@ -99,8 +99,8 @@ def _wanted_rule(view: ClusterView, record: ClusterRecord, primary: NodeReport) 
     nodes = [node.name for node in view.service.nodes if node.name != primary.node]
     voters = {name for name in nodes if _acknowledges(view, record, name, primary, member=name in now.voters)}
     if len(voters) < acks:  # too few: keep the last ones, also those that are to leave, and let writes wait
-        standbys = {duty.node for duty in record.duties if duty.kind is DutyKind.STANDBY}
-        kept = voters | (now.voters & (standbys | set(nodes)))
+        staying = {duty.node for duty in record.duties if duty.kind is not DutyKind.ABSENT}
+        kept = voters | (now.voters & (staying | set(nodes)))
         voters = kept if len(kept) >= acks else set(nodes)
     return SyncConfig(frozenset(voters), acks, serial)
 
