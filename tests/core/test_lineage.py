@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from understudy.core.lineage import Branch, Position, Relation, contains, fits, lacks_bytes, promoted_from, relate
+from understudy.core.lineage import (
+    Branch,
+    Position,
+    Relation,
+    contains,
+    fits,
+    lacks_bytes,
+    loses_nothing,
+    promoted_from,
+    relate,
+)
 
 # A small tree of histories: each line forks from an earlier one at some offset.
 FORKS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 6)), max_size=5)
@@ -108,3 +118,17 @@ def test_in_doubt_it_fits():
     assert fits(None, start)
     assert fits(start, None)
     assert fits(Position(start.branches, 500), start)
+
+
+def test_who_follows_its_own_primary_loses_nothing():
+    """What the primary has too, or has written itself; in doubt the node may have less afterwards, and rightly."""
+    start = Position((Branch("1", 0), Branch("2", 100)), 150)
+    assert loses_nothing(Position(start.branches, 120), start)
+    assert loses_nothing(Position((*start.branches, Branch("3", 150)), 900), start)
+    assert not loses_nothing(Position(start.branches, 151), start)
+    assert not loses_nothing(Position((Branch("1", 0), Branch("x", 100)), 120), start)
+    assert not loses_nothing(None, start)
+    assert not loses_nothing(start, None)
+    first = Position(start.branches, 100)
+    assert loses_nothing(Position(first.branches, 900), first)
+    assert not loses_nothing(Position((Branch("1", 0),), 900), first)

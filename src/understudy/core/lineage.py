@@ -77,6 +77,14 @@ def fits(mine: Position | None, start: Position | None) -> bool:
     return contains(start, mine) or (promoted_from(mine, start) and mine.branches[shared].start <= start.offset)
 
 
+def loses_nothing(mine: Position | None, start: Position | None) -> bool:
+    """Whether who has `mine` only gets more by following a primary that was promoted at `start`; in doubt no."""
+    if mine is None or start is None:
+        return False
+    same_way = mine.branches[: len(start.branches)] == start.branches
+    return contains(start, mine) or (same_way and fits(mine, start))
+
+
 def relate(mine: Position, other: Position) -> Relation:
     """What `mine` is to `other`."""
     if contains(mine, other):

@@ -32,6 +32,7 @@ from understudy.core.actions import (
 from understudy.core.clock import Now
 from understudy.core.clusters import obey
 from understudy.core.errors import Refused
+from understudy.core.lineage import loses_nothing
 from understudy.core.record import ClusterRecord, Duty, DutyKind, Phase
 from understudy.core.report import NodeReport, OwnLease, Promise, Running, marked, streams
 from understudy.drivers.base import NeedsRebuild
@@ -191,8 +192,10 @@ class Executor:
     def _moves(self, action: Action) -> bool:
         """Whether the node may rightly have less afterwards."""
         report = self._state.report
-        alive = report is not None and report.running is Running.UP
-        return isinstance(action, Bootstrap | Rejoin | Rebuild) or (isinstance(action, Follow) and alive)
+        if isinstance(action, Follow):
+            alive = report is not None and report.running is Running.UP
+            return alive and report is not None and not loses_nothing(report.position, action.start)
+        return isinstance(action, Bootstrap | Rejoin | Rebuild)
 
 
 def _does(duty: Duty, report: NodeReport, epoch: int) -> bool:
