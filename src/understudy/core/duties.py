@@ -12,7 +12,7 @@ from typing import cast
 
 from understudy.core.health import fresh
 from understudy.core.lineage import contains, fits
-from understudy.core.record import ClusterRecord, Duty, DutyKind
+from understudy.core.record import ClusterRecord, Duty, DutyKind, fork
 from understudy.core.report import ClusterView, NodeReport, Running, streams
 from understudy.core.text import Name
 
@@ -91,7 +91,7 @@ def _next_duty(view: ClusterView, record: ClusterRecord, name: Name, primary: Na
         return Duty(name, DutyKind.REBUILD if ruined(view.report(name)) else DutyKind.REJOIN, primary)
     if report is None or report.record_serial < duty.since:
         return duty
-    following = streams(report, primary) and not report.closed_epoch and fits(report.position, record.start)
+    following = streams(report, primary) and not report.closed_epoch and fits(report.position, fork(record))
     rebuilding = duty.kind is DutyKind.REBUILD
     if ruined(report) and not rebuilding:
         return Duty(name, DutyKind.REBUILD, primary)

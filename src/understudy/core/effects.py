@@ -199,6 +199,7 @@ def _enthrone(draft: Draft, case: Case, winner: Name, ground: Ground, lost: Loss
         electorates=(sync.first_electorate(case.view, record, winner),),
         electorate_serial=record.serial + 1,
         start=position or record.start,
+        began=None,
         held=_held(case.view, crowned, rules[-1], position),
         known=position or record.known,
         loss=lost,
@@ -251,7 +252,8 @@ def _begin_reign(draft: Draft, case: Case) -> Draft:
     if position is None:
         return draft
     start = record.start or Position(position.branches, position.branches[-1].start)
-    return draft.with_record(replace(record, start=start, known=position))
+    began = Position(position.branches[:-1] or position.branches, position.branches[-1].start)
+    return draft.with_record(replace(record, start=start, began=began, known=position))
 
 
 def _crown_old(draft: Draft, case: Case) -> Draft:

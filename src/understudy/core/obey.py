@@ -34,7 +34,7 @@ from understudy.core.actions import (
 from understudy.core.clock import Now
 from understudy.core.cluster import Timers
 from understudy.core.lineage import fits
-from understudy.core.record import ClusterRecord, Duty, DutyKind, Ground, Phase, wanted_sync
+from understudy.core.record import ClusterRecord, Duty, DutyKind, Ground, Phase, fork, wanted_sync
 from understudy.core.report import NodeReport, OwnLease, Promise, Running, marked, streams
 from understudy.core.text import Name
 
@@ -122,7 +122,7 @@ def _stand_by(case: _Case) -> tuple[Action, ...]:
     if report.closed_epoch:
         return (Rejoin(*case.patient, source),)
     if report.streaming_from != source:
-        return (Follow(*case.patient, source, case.record.start),)
+        return (Follow(*case.patient, source, fork(case.record)),)
     return _NOTHING
 
 
@@ -130,7 +130,7 @@ def _rejoin(case: _Case) -> tuple[Action, ...]:
     report, source = case.report, _source(case)
     if _may_write(report):
         return (Close(*case.common),)
-    done = streams(report, source) and not report.closed_epoch and fits(report.position, case.record.start)
+    done = streams(report, source) and not report.closed_epoch and fits(report.position, fork(case.record))
     if case.record.phase is Phase.PROMOTING and report.node not in wanted_sync(case.record).voters:
         return _NOTHING  # clients wait for the new primary, and it for others: it has no time for us yet
     if done or report.needs_rebuild or report.less_data or report.empty:
@@ -145,7 +145,7 @@ def _rebuild(case: _Case) -> tuple[Action, ...]:
     source = _source(case)
     if report.rebuilt < duty.since:
         return (Rebuild(*case.patient, source, duty.since, duty.consent),)
-    return (Follow(*case.patient, source, case.record.start),) if report.streaming_from != source else _NOTHING
+    return (Follow(*case.patient, source, fork(case.record)),) if report.streaming_from != source else _NOTHING
 
 
 def _hand_over(case: _Case) -> tuple[Action, ...]:

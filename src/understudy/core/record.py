@@ -190,6 +190,8 @@ class ClusterRecord:
     """Where the last crowned primary stood when it was crowned. Everything acknowledged in earlier epochs is in it."""
     held: bool = False
     """Whether as many voters of its rule as must acknowledge stood there too: it need not wait until they say so."""
+    began: Position | None = None
+    """Where its own branch begins by its own word, once it was promoted: an engine may have had a little more."""
     known: Position | None = None
     """The last position that a primary was known to have reached."""
     ground: Ground | None = None
@@ -224,6 +226,11 @@ class ClusterRecord:
             if duty.node == node:
                 return duty
         return None
+
+
+def fork(record: ClusterRecord) -> Position | None:
+    """Where the primary's own branch begins, as far as it is known: who has more of the one before cannot follow it."""
+    return record.began or record.start
 
 
 def wanted_sync(record: ClusterRecord) -> SyncConfig:

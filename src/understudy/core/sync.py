@@ -15,7 +15,7 @@ from typing import cast
 from understudy.core import quorum
 from understudy.core.health import fresh, heard
 from understudy.core.lineage import Position, Relation, contains, fits, lacks_bytes, relate
-from understudy.core.record import ClusterRecord, DutyKind, Phase, SyncConfig, wanted_sync
+from understudy.core.record import ClusterRecord, DutyKind, Phase, SyncConfig, fork, wanted_sync
 from understudy.core.report import ClusterView, NodeReport, streams
 from understudy.core.text import Name
 
@@ -115,7 +115,7 @@ def _acknowledges(view: ClusterView, record: ClusterRecord, name: Name, primary:
         return False
     if fresh(view, name) is None:
         return member and seen.age_ms < view.service.timers.drop_ms
-    if not streams(report, primary.node) or not fits(report.position, record.start):
+    if not streams(report, primary.node) or not fits(report.position, fork(record)):
         return False
     mine, its = report.position, primary.position
     if mine is None or its is None:

@@ -111,14 +111,11 @@ class Observer:
         facts, word = self._state.facts, told(self._mirror.get(self._key).value)
         if facts.identity is None and word is not None:
             self._past = word.position or word.had
-        if (
-            word is not None
-            and word.position is not None
-            and (word.identity, word.moves) == (facts.identity, facts.moves)
-        ):
-            further = facts.reached is None or contains(word.position, facts.reached)
+        stood = (word.position or word.had) if word is not None else None  # its disk may have hung when it spoke last
+        if word is not None and stood and (word.identity, word.moves) == (facts.identity, facts.moves):
+            further = facts.reached is None or _goes_on(stood, facts.reached)
             if further and not facts.less_data and facts.identity is not None:
-                await self._state.remember(reached=word.position)
+                await self._state.remember(reached=stood)
         self._recalled = True
 
     async def _watch_for_less_data(self, seen: Observation) -> None:
@@ -128,7 +125,7 @@ class Observer:
             self._last = None
             return
         if seen.position is not None and facts.reached is not None and not facts.less_data:
-            if not (contains(seen.position, facts.reached) or promoted_from(seen.position, facts.reached)):
+            if not _goes_on(seen.position, facts.reached):
                 await self._state.remember(less_data=True)
         elif seen.running is Running.DEAD and self._last is not None:
             await self._state.remember(reached=self._last)
@@ -189,12 +186,16 @@ class Observer:
             warnings=seen.warnings,
             less_data=facts.less_data,
             moves=-1 if state.moving else facts.moves,
-            had=facts.reached or self._last or self._past if facts.less_data or seen.position is None else None,
+            had=self._had(facts) if facts.less_data or seen.position is None else None,
             needs_rebuild=facts.needs_rebuild,
             rebuilt=facts.rebuilt,
             failed_epoch=state.failed_epoch,
             failure=state.failure,
         )
+
+    def _had(self, facts: NodeFacts) -> Position | None:
+        """What the node had: by what is on its disk when that is what it was found to lack, else what was seen last."""
+        return facts.reached if facts.less_data else self._last or facts.reached or self._past
 
     def _unseen(self, facts: NodeFacts, now_s: float) -> NodeReport:
         """What is left to say when a look fails or hangs: all that is durable, and for how long it has been so."""
@@ -218,6 +219,11 @@ class Observer:
             self._failing.pop(what, None)
             return 0
         return max(1, round((now_s - self._failing.setdefault(what, self._began_s)) * 1000))
+
+
+def _goes_on(mine: Position, before: Position) -> bool:
+    """Whether mine has all of the other, but for a torn end before which a promotion began."""
+    return contains(mine, before) or promoted_from(mine, before)
 
 
 class Reporter:
