@@ -16,7 +16,7 @@ from understudy.core.election import Candidate, loss
 from understudy.core.events import Event, EventKind, Fact
 from understudy.core.fsm import Effect, Row
 from understudy.core.health import fresh
-from understudy.core.lineage import Position, Relation, contains, relate
+from understudy.core.lineage import Position, contains, further
 from understudy.core.record import (
     Blocked,
     ClusterRecord,
@@ -134,7 +134,7 @@ def _open_epoch(draft: Draft, case: Case) -> Draft:
         primary=None,
         previous=old,
         held=False,
-        known=_further(record.known, (report.had or report.position) if report else None),
+        known=further(record.known, (report.had or report.position) if report else None),
         request=asked,
         ground=None,
         target=None,
@@ -201,7 +201,7 @@ def _enthrone(draft: Draft, case: Case, winner: Name, ground: Ground, lost: Loss
         start=position or record.start,
         began=None,
         held=_held(case.view, crowned, rules[-1], position),
-        known=position or record.known,
+        known=further(record.known, position),  # of one that reigned, until this one does
         loss=lost,
         owed=_owed(record, rules, position),
     )
@@ -381,17 +381,6 @@ def _adopt(draft: Draft, case: Case) -> Draft:
     said = f"The record is made anew in epoch {made.epoch}, above what the nodes carry; everybody is frozen first."
     draft = replace(draft, lease=LeaseOrder(None, made.epoch)).with_record(made)
     return draft.tell(EventKind.CLUSTER_ADOPTED, said, epoch=made.epoch)
-
-
-def _further(known: Position | None, own: Position | None) -> Position | None:
-    """What a primary is known to have reached: its own word, unless that is only older, or has lost something.
-
-    Where the two went different ways, `known` is from before its reign, which began without it (a crown at a position
-    that could not be read).
-    """
-    if known is None or own is None:
-        return known or own
-    return known if relate(own, known) is Relation.BEHIND else own
 
 
 _SERVED = (Phase.STEADY, Phase.REJOINING, Phase.PAUSED)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from understudy.core import quorum
 from understudy.core.health import fresh, heard
-from understudy.core.lineage import Position, Relation, contains, lacks_bytes, relate
+from understudy.core.lineage import Position, Relation, contains, further, lacks_bytes, relate
 from understudy.core.record import ClusterRecord, Loss, Phase, SyncConfig
 from understudy.core.report import ClusterView, NodeReport, Running
 from understudy.core.text import Name
@@ -168,7 +168,7 @@ def loss(view: ClusterView, record: ClusterRecord, winner: Name) -> Loss:
 def _measured(have: Position | None, old: NodeReport | None, known: Position | None) -> Loss:
     if have is None:
         return Loss(None, "the winner's position is not known")
-    if old is not None and whole(old) and old.position is not None:
+    if old is not None and whole(old) and old.position is not None and further(known, old.position) == old.position:
         return Loss(lacks_bytes(have, old.position), "measured against the closed old primary")
     if known is None or (old is not None and not whole(old) and old.had is None):
         return Loss(None, "what the old primary had is not known")
@@ -219,7 +219,9 @@ def _too_short(view: ClusterView, record: ClusterRecord, position: Position) -> 
     old = closed_old(view, record)
     everything = old.position if old is not None and _has_all(view, old) else None
     owing = _short(position, record.owed, "what may never be lost") if record.owed is not None else ""
-    beyond = "" if view.service.durability.zero_loss else _beyond_bound(view, position, everything or record.known)
+    beyond = (
+        "" if view.service.durability.zero_loss else _beyond_bound(view, position, further(record.known, everything))
+    )
     strict = bool(strict_rules(view, record))
     return owing or beyond or (_lacking(view, record, position, everything) if strict else "")
 

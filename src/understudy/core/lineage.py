@@ -92,6 +92,17 @@ def relate(mine: Position, other: Position) -> Relation:
     return Relation.BEHIND if contains(other, mine) else Relation.FORKED
 
 
+def further(known: Position | None, own: Position | None) -> Position | None:
+    """What a primary is known to have reached: its own word, unless that is only older, or has lost something.
+
+    Where the two went different ways, `known` is from before its reign, which began without it (a crown at a position
+    that could not be read).
+    """
+    if known is None or own is None:
+        return known or own
+    return known if relate(own, known) is Relation.BEHIND else own
+
+
 def _related(mine: Position, other: Position) -> bool:
     return mine.branches[0] == other.branches[0]
 
