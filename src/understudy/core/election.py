@@ -209,9 +209,21 @@ def _refusal(view: ClusterView, record: ClusterRecord, name: Name) -> str:
     if name not in still(view, record):
         return f"is not frozen at epoch {record.epoch}"
     position, old = _position(view, name), closed_old(view, record)
-    if record.accept_loss or (position is None and old is not None and old.node == name):
-        return ""  # its own disk is all that there is
+    if record.accept_loss:
+        return ""
+    if position is None and old is not None and old.node == name:
+        return _had_too_little(view, record, old)
     return "does not know its position" if position is None else _too_short(view, record, position)
+
+
+def _had_too_little(view: ClusterView, record: ClusterRecord, old: NodeReport) -> str:
+    """Why the closed old primary may not win by its own disk, which is all that there is, where it cannot be read.
+
+    It may have been crowned and never promoted: then what it had at its end is not what the last reign had.
+    """
+    if view.service.durability.zero_loss or old.had is None or record.known is None:
+        return ""
+    return _beyond_bound(view, old.had, record.known)
 
 
 def _too_short(view: ClusterView, record: ClusterRecord, position: Position) -> str:
