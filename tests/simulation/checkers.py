@@ -122,7 +122,7 @@ class Checker:
             before,
             record.ground if record else None,
             self._specs[record.spec if record else 0].durability.max_loss_bytes,
-            self._last_known(record) if record and not again else None,
+            self._last_known(record, before) if record and not again else None,
             accept_loss=bool(gone) or accepted,
         )
         self._fresh().promotions.append(promotion)
@@ -134,15 +134,16 @@ class Checker:
             name, in_epoch = self.acknowledged_writes[write]
             self.fail("I2", f"{engine.name} lacks write {write}, acknowledged by {name} in epoch {in_epoch}")
 
-    def _last_known(self, record: ClusterRecord) -> Position | None:
+    def _last_known(self, record: ClusterRecord, mine: Position) -> Position | None:
         """From where a loss is measured: by the record, or by what the last primary had told, if that is further.
 
-        Not asked where a record was made anew: what had been told was lost with the store.
+        Not asked where a record was made anew: what had been told was lost with the store. Who has reigned since then,
+        though nobody heard of it, was judged when that reign began.
         """
-        told = self._known.get(record.epoch)
-        if told is None or record.known is None or record.previous is None:
-            return record.known
-        return told if relate(record.known, told) is Relation.BEHIND else record.known
+        told, known = self._known.get(record.epoch), record.known
+        if told is not None and known is not None and record.previous is not None:
+            known = told if relate(known, told) is Relation.BEHIND else known
+        return None if known is not None and _last_reign(mine) > _last_reign(known) else known
 
     def told(self, epoch: int, report: bytes) -> None:
         """The primary of that epoch said how far it is."""
@@ -303,3 +304,9 @@ class Checker:
             write = min(missing)
             name, epoch = self.acknowledged_writes[write]
             self.fail("I2", f"{primary.name} ends without write {write}, acknowledged by {name} in epoch {epoch}")
+
+
+def _last_reign(position: Position) -> int:
+    """The epoch in which its last branch was begun; 0 for what was there before any."""
+    branch = position.branches[-1].id
+    return int(branch) if branch.isdigit() else 0
