@@ -143,7 +143,10 @@ class Etcd:
             time.sleep(0.05)
 
     def leader(self) -> Member:
-        leader = self.post(self.running(), "maintenance/status", {})["leader"]
+        deadline_s = time.monotonic() + PATIENCE_S
+        while not (leader := self.post(self.running(), "maintenance/status", {}).get("leader")):  # they elect one
+            assert time.monotonic() < deadline_s, "etcd elects no leader"
+            time.sleep(0.02)
         return next(member for member in self.members if member.process and self.id(member) == leader)
 
     def id(self, member: Member) -> str:
