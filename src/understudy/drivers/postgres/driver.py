@@ -33,7 +33,7 @@ from understudy.core.lineage import contains, fits
 from understudy.core.report import Running
 from understudy.core.stateful import PostgresService
 from understudy.core.text import Name
-from understudy.drivers.base import DriverFault, EngineProcess, NeedsRebuild, Observation
+from understudy.drivers.base import DriverFault, EngineProcess, EngineState, NeedsRebuild, Observation
 from understudy.drivers.postgres import beside, binaries, check, control_file, copying, follow, promote
 from understudy.drivers.postgres.beside import Beside
 from understudy.drivers.postgres.branches import Unknown
@@ -238,20 +238,21 @@ class PostgresDriver:
         await follow.freeze(self._engine, epoch)
 
     async def _follow(self, action: Follow) -> None:
-        if not (await self._engine.state()).running:
+        state = await self._engine.state()
+        if not state.running:
             await self._must_be_startable()
         else:
-            await self._must_fit(action)
+            await self._must_fit(action, state)
         await follow.follow(self._engine, action.source, action.epoch)
         self._look_out(self._sight.hears)
 
-    async def _must_fit(self, action: Follow) -> None:
+    async def _must_fit(self, action: Follow, state: EngineState) -> None:
         """See to it that a standby that follows another so far has nothing of its own, once nobody adds to it."""
         now = await self._engine.in_force()
         if now.epoch or now.source == action.source:
             return
         if now.source is not None:
-            await follow.let_go(self._engine)
+            await follow.let_go(self._engine, state)
         ours = await self._sight.position(await self._sight.ask())
         if not fits(ours, action.start):
             raise DriverFault(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from understudy.core.errors import Refused
 from understudy.core.text import Name
-from understudy.drivers.base import DriverFault
+from understudy.drivers.base import DriverFault, EngineState
 from understudy.drivers.postgres.process import Engine, until
 from understudy.drivers.postgres.promote import ensure_slots
 
@@ -35,7 +35,7 @@ async def freeze(engine: Engine, epoch: int) -> None:
             await _must_be_standby(engine, "which cannot be frozen; close it")
             begun = (await engine.in_force()).epoch  # its promotion was, and may end at any moment
             if not begun:
-                await let_go(engine)
+                await let_go(engine, state)
                 return
             await engine.write(source=None)
     except (TimeoutError, DriverFault):
@@ -43,12 +43,11 @@ async def freeze(engine: Engine, epoch: int) -> None:
     await engine.kill(epoch)
 
 
-async def let_go(engine: Engine) -> None:
-    """Hear nobody any more. Of a standby that runs."""
-    postmaster = (await engine.state()).pid or 0
+async def let_go(engine: Engine, state: EngineState) -> None:
+    """Hear nobody any more. Of a standby that runs, as `state` says."""
     await engine.write(source=None)
     await engine.process.signal(signal.SIGHUP)
-    await until(lambda: _receivers_ended(engine, postmaster))
+    await until(lambda: _receivers_ended(engine, state.pid or 0))
 
 
 async def follow(engine: Engine, source: Name, epoch: int) -> None:
