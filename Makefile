@@ -25,7 +25,7 @@ setup: .venv/.done      ## set up alone: virtual environment, HAProxy, PostgreSQ
 test: setup             ## lint, types and all tests
 	@./setup-host test
 	@$(MAKE) --no-print-directory lint types
-	@$(PY) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	@$(PY) -m pytest -n 2 --no-loadscope-reorder
 
 lint:                   ## style, and the direction of imports
 	@.venv/bin/ruff check .

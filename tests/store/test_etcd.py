@@ -120,7 +120,7 @@ class Writer:
 
 @dataclass
 class Reader:
-    """Watches as everybody should: goes on after a fault from the last change it was told."""
+    """Watches as everybody should: goes on after a fault from the last change told, until the store is closed."""
 
     store: Store
     after: int
@@ -137,6 +137,8 @@ class Reader:
             except StoreFault:
                 self.faults += 1
                 await asyncio.sleep(0.05)
+            else:
+                return
 
     async def reaches(self, revision: int) -> None:
         await until(lambda: self.after >= revision)
@@ -146,22 +148,24 @@ class Reader:
 async def busy(store: Store) -> AsyncIterator[tuple[Writer, Reader]]:
     """A writer and a watcher at work; afterwards: what was acknowledged is there, and all was told once, in order."""
     start = await store.transact((), [Put("start", b"")])
-    writer, reader = Writer(store), Reader(store, start.revision)
+    writer, reader, late = Writer(store), Reader(store, start.revision), Reader(store, start.revision)
     writing, reading = asyncio.create_task(writer.run()), asyncio.create_task(reader.run())
-    await asyncio.sleep(0.2)
-    yield writer, reader
-    count = len(writer.acknowledged)
-    await until(lambda: writing.done() or len(writer.acknowledged) >= count + 20)
-    writer.stop = True
-    await writing
-    item = await patiently(store.get, "n")
-    await reader.reaches(item.revision)
-    late = Reader(store, start.revision)
-    reading_late = asyncio.create_task(late.run())
-    await late.reaches(item.revision)
-    for task in (reading, reading_late):
-        task.cancel()
-    await asyncio.wait([reading, reading_late])
+    tasks = [writing, reading]
+    try:
+        await asyncio.sleep(0.2)
+        yield writer, reader
+        count = len(writer.acknowledged)
+        await until(lambda: writing.done() or len(writer.acknowledged) >= count + 20)
+        writer.stop = True
+        await writing
+        item = await patiently(store.get, "n")
+        await reader.reaches(item.revision)
+        tasks.append(asyncio.create_task(late.run()))
+        await late.reaches(item.revision)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
     assert late.changes == reader.changes
     told = [int(change.value or b"") for change in reader.changes]
     assert told == list(range(1, int(item.value) + 1))
@@ -176,7 +180,8 @@ async def test_the_member_in_use_is_killed(trio: Etcd, store: EtcdStore) -> None
         for _ in range(2):
             member = in_use(trio, store)
             member.kill()
-            await asyncio.sleep(1.0)
+            count = len(writer.acknowledged)
+            await until(lambda count=count: len(writer.acknowledged) > count + 1)
             assert in_use(trio, store) is not member
             member.start()
             await asyncio.to_thread(trio.await_leader)

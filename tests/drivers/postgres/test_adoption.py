@@ -116,4 +116,4 @@ def test_adoption(up: Up) -> None:
     assert up.ask("write", "INSERT INTO t VALUES (1001) RETURNING n") == [(1001,)]
     for name in ("a", "b", "c"):
         until(lambda name=name: up.ask(name, count) == [(1001,)], f"{name} has it all")
-    assert up.cluster()["phase"] == "steady"
+    until(lambda: up.cluster()["phase"] == "steady", "nothing is under way")
