@@ -117,10 +117,11 @@ class Ground:
     def start_etcd(self, *hosts: str) -> None:
         """Start the members of these hosts (none named: of all) and wait until they have a leader."""
         for host in hosts or ENGINES:
-            self._start_member(host)
+            self.start_member(host)
         wait_until(lambda: self.etcd_leader() is not None, "etcd has a leader")
 
-    def _start_member(self, name: str) -> None:
+    def start_member(self, name: str) -> None:
+        """Start the member of that host, whether it finds the others or not."""
         host = self.hosts[name]
         home = self.folder / "etcd" / name
         home.mkdir(parents=True, exist_ok=True)
@@ -557,7 +558,7 @@ class PgHosts(Engines):
     def power_on(self, host: str) -> None:
         """Start what was on a host that had been powered off: its member of etcd, and its agent."""
         if host in ENGINES:
-            self.start_etcd(host)
+            self.start_member(host)
         self.start_agent(host)
 
     # --- disks --------------------------------------------------------------------------------------------------------

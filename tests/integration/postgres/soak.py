@@ -117,11 +117,11 @@ class Blows:
 
     def etcd_member_killed(self, node: str) -> Mend:
         self.pg.kill_etcd(NODES[node])
-        return lambda: self.pg.start_etcd(NODES[node])
+        return lambda: self.pg.start_member(NODES[node])
 
     def etcd_killed(self, _node: str) -> Mend:
         self.pg.kill_etcd()
-        return self.pg.start_etcd
+        return lambda: [self.pg.start_member(host) for host in ENGINES]
 
     def disk_full(self, node: str) -> Mend:
         self.pg.fill_disk(NODES[node])
