@@ -313,7 +313,8 @@ async def test_cancelled_anywhere(hand: Hand) -> None:
     await hand.until(B, lambda seen: seen.position is not None and contains(seen.position, here))
 
 
-async def test_who_has_more_of_the_old_history_does_not_follow(hand: Hand) -> None:
+@pytest.mark.parametrize("dead", [False, True])
+async def test_who_has_more_of_the_old_history_does_not_follow(hand: Hand, dead: bool) -> None:
     """What a standby alone heard of the old primary is no acknowledgement to the new one; it rejoins, without it."""
     await hand.cluster()
     await hand.do(Freeze, B, 2)
@@ -322,6 +323,8 @@ async def test_who_has_more_of_the_old_history_does_not_follow(hand: Hand) -> No
     assert had is not None
     await hand.until(C, lambda seen: seen.position is not None and contains(seen.position, had))
     await hand.do(Close, A, 2)
+    if dead:
+        await hand.bench.kill(C)
     start = (await hand.until(B, lambda seen: seen.position is not None)).position
     await hand.do(Promote, B, 2, sync=SyncConfig(frozenset({C}), 1) if hand.zero_loss else NOBODY)
     if hand.zero_loss:  # others throw away by themselves what is their own

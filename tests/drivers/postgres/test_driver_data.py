@@ -154,8 +154,10 @@ async def test_a_timeline_since_the_last_restart_point_is_no_loss(
     await do(bench, Close, C, 2)
     monkeypatch.setattr(process, "_READ_LOG_EVERY", 1)
     monkeypatch.setattr(process, "_GONE", "starting PostgreSQL")
+    monkeypatch.setattr(process.Engine, "_says_ready", lambda _: False)
     with pytest.raises(NeedsRebuild, match="c must be copied anew"):
         await do(bench, Rejoin, C, 2, source=B)
+    monkeypatch.undo()
     await do(bench, Close, C, 2)
     await do(bench, Rebuild, C, 2, source=B, since=2, consent=False)
     await asyncio.sleep(0.2)

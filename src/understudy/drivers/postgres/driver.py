@@ -241,20 +241,24 @@ class PostgresDriver:
         state = await self._engine.state()
         if not state.running:
             await self._must_be_startable()
-        else:
-            await self._must_fit(action, state)
+        await self._must_fit(action, state)
         await follow.follow(self._engine, action.source, action.epoch)
         self._look_out(self._sight.hears)
 
     async def _must_fit(self, action: Follow, state: EngineState) -> None:
-        """See to it that a standby that follows another so far has nothing of its own, once nobody adds to it."""
+        """See to it that a standby that followed another so far has nothing of its own, once nobody adds to it."""
         now = await self._engine.in_force()
         if now.epoch or now.source == action.source:
             return
-        if now.source is not None:
-            await follow.let_go(self._engine, state)
-        ours = await self._sight.position(await self._sight.ask())
+        if not state.running:
+            ours = await self._sight.end()
+        else:
+            if now.source is not None:
+                await follow.let_go(self._engine, state)
+            ours = await self._sight.position(await self._sight.ask())
         if not fits(ours, action.start):
+            if not state.running:
+                await self._engine.start(action.epoch)  # it hears nobody, and can be seen to need more
             raise DriverFault(
                 f"{self._place.name} has history up to {ours} that {action.source} took over without: it must rejoin."
             )

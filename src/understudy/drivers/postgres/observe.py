@@ -238,6 +238,15 @@ class Sight:
         end = await self._long_reads.do(lambda: _end_of_log(Log.of(data), control, tools), END_FOUND_S)
         self._end = None if ended is None else (ended, end)
 
+    async def end(self) -> Position | None:
+        """How far the log of a dead standby goes; None when it is none, or that cannot be told. May take seconds."""
+        data, tools = self._engine.place.data, self._tools()
+        with suppress(DriverFault):
+            control = await control_file.read(tools, data)
+            if control.state.standby:
+                return await self._long_reads.do(lambda: _end_of_log(Log.of(data), control, tools), END_FOUND_S)
+        return None
+
     async def history(self) -> Position:
         """Which history the data of a dead engine is of, and at least how far. Raises DriverFault."""
         control = await control_file.read(self._tools(), self._engine.place.data)
