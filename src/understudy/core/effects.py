@@ -12,7 +12,7 @@ from typing import cast
 from understudy.core import adoption, duties, grounds, sync
 from understudy.core.classify import Assessment
 from understudy.core.clock import Now
-from understudy.core.election import Candidate, loss
+from understudy.core.election import Candidate, last_known, loss
 from understudy.core.events import Event, EventKind, Fact
 from understudy.core.fsm import Effect, Row
 from understudy.core.health import fresh
@@ -122,6 +122,7 @@ def _open_epoch(draft: Draft, case: Case) -> Draft:
     report = case.view.report(old) if old else None
     asked = record.request if record.request and record.request.kind is RequestKind.FAILOVER else None
     failed = record.phase is Phase.PROMOTING and record.primary is not None
+    told = last_known(case.view, record) if failed and record.known else record.known
     others = {duty.node for duty in record.duties} | {node.name for node in case.view.service.nodes}
     opened = duties.ordered(
         record,
@@ -134,7 +135,7 @@ def _open_epoch(draft: Draft, case: Case) -> Draft:
         primary=None,
         previous=old,
         held=False,
-        known=further(record.known, (report.had or report.position) if report else None),
+        known=further(told, (report.had or report.position) if report else None),
         request=asked,
         ground=None,
         target=None,
@@ -186,8 +187,9 @@ def _enthrone(draft: Draft, case: Case, winner: Name, ground: Ground, lost: Loss
     record = draft.record
     report = case.view.report(winner)
     position = report.position if report else None
+    known = last_known(case.view, record)
     if position is None and record.accept_loss:
-        record = replace(record, start=None, known=None)  # it may lack both, and a person has agreed to that
+        record, known = replace(record, start=None), None  # it may lack both, and a person has agreed to that
     rules = sync.first_rules(case.view, record, winner, position)
     crowned = duties.crowned(case.view, record, winner)
     crowned = replace(
@@ -201,7 +203,7 @@ def _enthrone(draft: Draft, case: Case, winner: Name, ground: Ground, lost: Loss
         start=position or record.start,
         began=None,
         held=_held(case.view, crowned, rules[-1], position),
-        known=further(record.known, position),  # of one that reigned, until this one does
+        known=further(known, position),  # of one that reigned, until this one does
         loss=lost,
         owed=_owed(record, rules, position),
     )

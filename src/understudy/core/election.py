@@ -162,7 +162,15 @@ def loss(view: ClusterView, record: ClusterRecord, winner: Name) -> Loss:
         return Loss(0, "the old primary itself went on")
     if view.service.durability.zero_loss and not record.accept_loss:
         return Loss(0, "everything that was acknowledged is in the new primary")
-    return _measured(_position(view, winner), old, record.known)
+    return _measured(_position(view, winner), old, last_known(view, record))
+
+
+def last_known(view: ClusterView, record: ClusterRecord) -> Position | None:
+    """How far a primary is known to have come by now: the one before goes on, and tells of it, until it is silenced."""
+    report = view.report(record.previous) if record.previous else None
+    if report is None or report.identity not in (None, record.identity):
+        return record.known
+    return further(record.known, report.had or report.position)
 
 
 def _measured(have: Position | None, old: NodeReport | None, known: Position | None) -> Loss:
@@ -231,9 +239,8 @@ def _too_short(view: ClusterView, record: ClusterRecord, position: Position) -> 
     old = closed_old(view, record)
     everything = old.position if old is not None and _has_all(view, old) else None
     owing = _short(position, record.owed, "what may never be lost") if record.owed is not None else ""
-    beyond = (
-        "" if view.service.durability.zero_loss else _beyond_bound(view, position, further(record.known, everything))
-    )
+    last = further(last_known(view, record), everything)
+    beyond = "" if view.service.durability.zero_loss else _beyond_bound(view, position, last)
     strict = bool(strict_rules(view, record))
     return owing or beyond or (_lacking(view, record, position, everything) if strict else "")
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 from tests.control.cluster.stage import NODES, Stage, born, play, well
 
 from understudy.control.cluster.ports import NodeFacts
-from understudy.core.lineage import Branch, Position, promoted_from
+from understudy.core.lineage import Branch, Position, contains, promoted_from
 from understudy.core.record import Duty, DutyKind
+from understudy.core.report import Running
 from understudy.core.text import Name
 from understudy.drivers.fake import POSTGRES, REDIS, FakeEngine
 
@@ -174,6 +175,35 @@ def test_less_data_after_a_promotion_that_nobody_was_told_of() -> None:
         await stage.until(lambda: stage.disks[only.name].facts.less_data, 60, write=False)
 
     play(scene, REDIS, nodes=NODES[:1])
+
+
+def test_less_data_after_an_engine_that_hung_was_told_to_follow() -> None:
+    """To follow its own primary again loses nothing, also where an engine that hangs cannot say how far it is."""
+
+    async def scene(stage: Stage) -> None:
+        await born(stage)
+        await asyncio.sleep(1)
+        primary = stage.primary()
+        standby = next(engine for engine in stage.engines if engine.link and engine.link.source is primary)
+        facts = stage.disks[standby.name]
+        reached = stage.decoded(standby.name).position
+        stage.outage(away=True)
+        primary.kill()
+        standby.kill()  # it is started anew, hears nobody, and is told to follow again and again
+        await stage.until(lambda: standby.running is Running.UP, 10, write=False)
+        await asyncio.sleep(1)
+        standby.stop()
+        await asyncio.sleep(10)
+        assert facts.facts.moves == stage.decoded(standby.name).moves
+        assert contains(facts.facts.reached, reached)
+        stage.agents[standby.node.host].die()
+        standby.kill()
+        standby.lose(20)
+        stage.outage(away=False)
+        stage.start(standby.node.host)
+        await stage.until(lambda: facts.facts.less_data, 60, write=False)
+
+    play(scene, POSTGRES)
 
 
 def test_a_promotion_that_ends_before_a_torn_record_is_not_less_data() -> None:

@@ -194,7 +194,8 @@ class Executor:
         report = self._state.report
         if isinstance(action, Follow):
             alive = report is not None and report.running is Running.UP
-            return alive and report is not None and not loses_nothing(report.position, action.start)
+            # Of one that hangs: what was seen last, since that is what it will be held to.
+            return alive and report is not None and not loses_nothing(report.position or report.had, action.start)
         return isinstance(action, Bootstrap | Rejoin | Rebuild)
 
 
