@@ -9,6 +9,7 @@ import argparse
 import os
 import random
 import secrets
+import shutil
 import signal
 import sys
 import time
@@ -187,6 +188,7 @@ def _round(pg: PgHosts, draw: random.Random, tally: Tally, say: Callable[[str], 
         with trial:
             _strike(pg, faults)
         _remembers_all_rounds(pg, tally.rounds)
+        _make_room(pg)
     except (AssertionError, TimeoutError, OSError, Failed) as wrong:
         tally.failure = f"round {tally.rounds} ({words}): {wrong}"
     if not trial.began_s:
@@ -234,6 +236,14 @@ def _remembers_all_rounds(pg: PgHosts, number: int) -> None:
     for node in NODES:
         wanted = [(str(number + 1),)]
         wait_until(lambda node=node, wanted=wanted: _count(pg, node) == wanted, f"all rounds are on {node}", 20)
+
+
+def _make_room(pg: PgHosts) -> None:
+    """What a person would do now and then: understudy removes neither replaced data nor log that was given up."""
+    for node in NODES:
+        beside = pg.data(node).with_name(f"{node}.understudy")
+        for old in [*beside.glob("kept/*"), *beside.glob("lost/*")]:
+            shutil.rmtree(old)
 
 
 def _count(pg: PgHosts, node: str) -> list[tuple[str, ...]]:
