@@ -125,16 +125,18 @@ class Ground:
         host = self.hosts[name]
         home = self.folder / "etcd" / name
         home.mkdir(parents=True, exist_ok=True)
-        everybody = ",".join(f"{each}=http://{self.hosts[each].address}:{ETCD_PEERS}" for each in ENGINES)
         url, peers = f"http://{host.address}:{ETCD}", f"http://{host.address}:{ETCD_PEERS}"
         argv = ["etcd", "--name", name, "--data-dir", str(home / "data"), "--log-level", "warn"]
         argv += ["--listen-client-urls", url, "--advertise-client-urls", url]
         argv += ["--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers]
-        argv += ["--initial-cluster", everybody, "--experimental-watch-progress-notify-interval=1s"]
+        argv += ["--initial-cluster", self._everybody(), "--experimental-watch-progress-notify-interval=1s"]
         argv += [f"--heartbeat-interval={HEARTBEAT_MS}", f"--election-timeout={ELECTION_MS}"]
         argv += ["--enable-v2=false", "--pre-vote"]  # else a member that comes back costs an election
         with (home / "log").open("ab") as log:
             self._members[name] = host.start(argv, stdout=log, stderr=log)
+
+    def _everybody(self) -> str:
+        return ",".join(f"{each}=http://{self.hosts[each].address}:{ETCD_PEERS}" for each in ENGINES)
 
     def kill_etcd(self, *hosts: str) -> None:
         """SIGKILL the members of these hosts (none named: of all); start_etcd brings them back with what they had."""
@@ -155,6 +157,20 @@ class Ground:
         """Give the dead members back what they had when it was saved."""
         shutil.rmtree(self.folder / "etcd")
         (self.folder / "etcd.kept").rename(self.folder / "etcd")
+
+    def renew_etcd(self, token: str) -> None:
+        """Save a snapshot of what etcd has now, and start it anew from that, as another cluster of that token."""
+        file = str(self.folder / "snapshot")
+        environment = {**os.environ, "ETCDCTL_API": "3"}
+        save = ["etcdctl", "--endpoints", self.endpoints[0], "snapshot", "save", file]
+        subprocess.run(save, env=environment, check=True, capture_output=True, timeout=20)
+        self.wipe_etcd()
+        for host in ENGINES:
+            restore = ["etcdctl", "snapshot", "restore", file, "--name", host, "--initial-cluster-token", token]
+            restore += ["--initial-cluster", self._everybody(), "--data-dir", str(self.folder / "etcd" / host / "data")]
+            restore += ["--initial-advertise-peer-urls", f"http://{self.hosts[host].address}:{ETCD_PEERS}"]
+            subprocess.run(restore, env=environment, check=True, capture_output=True, timeout=20)
+        self.start_etcd()
 
     def etcd_leader(self) -> str | None:
         """The host whose member leads, by the members' own words; None when they do not agree on one."""

@@ -56,7 +56,7 @@ class Stage:
         self.routers_follow = True
         self.fails: dict[Name, str] = {}
         self.out: list[str] = []
-        self.saved = b""
+        self.saved, self.incarnation = b"", ""
         self.asked = 0
 
     # What a script can say.
@@ -248,11 +248,14 @@ class Stage:
         self.service = service
 
     def _store(self, what: str) -> None:
-        """`store save`, `store restore` (the record of that moment), `store wipe`."""
+        """`store save`, `store restore` (the record of that moment), `store another` (as it is), `store wipe`."""
         if what == "save":
             self.saved = encode(self.record)
         elif what == "restore":
             self.record = decode(ClusterRecord, self.saved)
+        elif what == "another":
+            assert self.record
+            self.record, self.incarnation = replace(self.record, store="the one before"), "put back"
         else:
             self.record = None
             self.lease = LeaseSeen(None, 0, 0, 4000)
@@ -314,6 +317,7 @@ class Stage:
             self.service, self.capabilities, self.record, nodes, self.lease,
             phase_age_ms=round((self.now_s - self.phase_since_s) * 1000), requests=tuple(self.requests),
             routed_epoch=epoch if self.routers_follow else 0, fresh_identity="beef",
+            store=self.incarnation,
         )  # fmt: skip
 
     def _one_decision(self) -> bool:

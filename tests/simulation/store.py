@@ -216,6 +216,11 @@ class HostStore:
         self._timeout_s = timeout_s
         self._generation = server.generation
 
+    @property
+    def incarnation(self) -> str:
+        """As etcd draws a cluster id for each snapshot that is restored."""
+        return str(self._generation)
+
     async def get(self, key: str) -> Item | None:
         """The newest value of the key."""
         return await self._ask(lambda: at_once(self._server.memory.get(key)), changes=False)

@@ -523,6 +523,7 @@ async def test_an_etcd_restored_from_an_old_snapshot_is_refused(single: Etcd, sa
     member = single.members[0]
     async with opened(single.endpoints, "restored") as store:
         await store.transact((), [Put("a", b"1")])
+        before = store.incarnation
         single.ctl("snapshot", "save", str(single.folder / "snapshot"))
         await store.transact((), [Put("a", b"2")])
         single.stop()
@@ -543,6 +544,8 @@ async def test_an_etcd_restored_from_an_old_snapshot_is_refused(single: Etcd, sa
         item = await store.get("a")
         assert item
         assert item.value == b"1"
+        assert (store.incarnation == before) == same_cluster_id
+        assert before
 
 
 async def test_an_endpoint_of_another_etcd_is_passed_over(trio: Etcd) -> None:

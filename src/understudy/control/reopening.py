@@ -21,6 +21,11 @@ class ReopeningStore:
         self._open = open_store
         self._turn = asyncio.Lock()
 
+    @property
+    def incarnation(self) -> str:
+        """Of the store that is open now."""
+        return self._store.incarnation
+
     async def get(self, key: str) -> Item | None:
         """The newest value of the key."""
         store = self._store

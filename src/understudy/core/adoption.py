@@ -5,8 +5,9 @@ RULES
    they knew to have had a duty in a record that is lost: the data may be with one that has left the spec. Where
    several have data, one of them must have all.
 2. A store that was lost, or restored from a backup, is noticed because nodes carry a higher epoch, a higher serial, or
-   (most of them) another identity; one that is being copied has none yet, and knows as much. Then nothing is done
-   before a majority of them agrees on what they carry.
+   (most of them) another identity; one that is being copied has none yet, and knows as much. Or because the record was
+   written in another incarnation of the store, and not everybody is heard: who is silent may know more. Then nothing
+   is done before a majority of them agrees on what they carry.
 3. The new record stands above everything that may have been decided in the lost one: epochs only rise. Who was primary
    and which commit rules were in force is unknown then, so everybody is frozen and the worst is assumed of both.
 4. Everybody is the company that the nodes knew and the spec: that may have changed when the store was lost.
@@ -37,7 +38,30 @@ def foreign(view: ClusterView, record: ClusterRecord) -> bool:
         (one.epoch, one.serial) > (record.epoch, record.serial) for one in _read(view, record.identity)
     )
     others = [one for one in reports if one.identity not in (None, record.identity)]
-    return ahead or 2 * len(others) > len(view.service.nodes)
+    return ahead or 2 * len(others) > len(view.service.nodes) or bool(_may_know_more(view, record))
+
+
+def put_back(view: ClusterView, record: ClusterRecord) -> bool:
+    """Whether the store is another one than that in which the record was written."""
+    return bool(view.store and record.store) and view.store != record.store
+
+
+def _may_know_more(view: ClusterView, record: ClusterRecord) -> list[Name]:
+    """Who is not heard and may have read what was written after a record that was put back."""
+    if not put_back(view, record):
+        return []
+    everybody = {duty.node for duty in record.duties} | {node.name for node in view.service.nodes}
+    return sorted(everybody - heard(view).keys())
+
+
+def suspicion(view: ClusterView, record: ClusterRecord) -> str:
+    """Why the record is not believed though nobody belongs to another cluster."""
+    if silent := [str(name) for name in _may_know_more(view, record)]:
+        return (
+            "this record was written before a backup of the store was put back, and what may have been written after "
+            f"it is known by none that is heard; not heard: {listed(silent, most=9)}"
+        )
+    return "the nodes carry a higher epoch or serial than this record, which comes from an older store"
 
 
 def _ours(reports: list[NodeReport], identity: str) -> list[NodeReport]:
@@ -122,6 +146,7 @@ def birth(view: ClusterView) -> ClusterRecord | str:
         duties=_all(names, DutyKind.ABSENT),
         sync=(worst(view, names),),
         electorates=(names,),
+        store=view.store,
         reason="every node is heard and none belongs to a cluster yet",
     )
 
@@ -165,6 +190,7 @@ def remade(view: ClusterView, record: ClusterRecord | None) -> ClusterRecord:
         sync=(worst(view, names),),
         electorates=_any_electorates(names),
         known=_furthest(ours),
+        store=view.store,
         reason="the record was made anew above what the nodes carry",
     )
     if record is None:

@@ -6,7 +6,7 @@ from it; whoever calls it stores that before anything is done (`Decision`). The 
 
 from dataclasses import replace
 
-from understudy.core.adoption import birth, unborn
+from understudy.core.adoption import birth, foreign, unborn
 from understudy.core.classify import assess
 from understudy.core.clock import Now
 from understudy.core.cluster_route import Route, route_of
@@ -84,7 +84,11 @@ def _moved(draft: Draft, view: ClusterView, row: Row, testimony: str) -> Draft:
 
 def _decision(view: ClusterView, before: ClusterRecord, draft: Draft) -> Decision:
     spec = max(before.spec, view.service.version)
-    decided = draft.record if draft.record.spec == spec else replace(draft.record, spec=spec)
+    store = draft.record.store
+    if view.store not in {"", store} and not foreign(view, before):
+        store = view.store  # everybody is heard, and knows of nothing that is lost
+    stamped = (draft.record.spec, draft.record.store) == (spec, store)
+    decided = draft.record if stamped else replace(draft.record, spec=spec, store=store)
     if decided is before or decided == before:
         return Decision(before, events=draft.events, requests_done=draft.done, lease=draft.lease)
     record = replace(decided, serial=max(before.serial, draft.record.serial) + 1)

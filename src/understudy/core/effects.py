@@ -364,7 +364,7 @@ def _data_anywhere(record: ClusterRecord, view: ClusterView) -> bool:
 
 def _why_foreign(record: ClusterRecord, case: Case, command: str) -> Blocked:
     strangers = any(one.report and one.report.identity not in (None, record.identity) for _, one in case.view.nodes)
-    reason = "the nodes carry a higher epoch or serial than this record, which comes from an older store"
+    reason = adoption.suspicion(case.view, record)
     if strangers:
         reason = f"{adoption.disagreement(case.view)}; the record is of cluster {record.identity}"
     blocked = Blocked(Origin.FOREIGN, reason, command)

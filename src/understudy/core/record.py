@@ -216,6 +216,9 @@ class ClusterRecord:
     """The sentence of the row that led here."""
     spec: int = 0
     """The version of the newest spec by which anything was decided: who has an older one must not decide any more."""
+    store: str = ""
+    """The incarnation of the store in which it was written. In another one, a backup that was put back, it may be
+    followed by more that is lost; empty where that cannot be told."""
     owed: Position | None = None
     """Where the primary stood when a rule that loses nothing was last given up: what had been acknowledged under it
     must be in whoever wins, whatever may be lost by now."""

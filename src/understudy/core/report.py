@@ -150,6 +150,8 @@ class ClusterView:
     """The highest record that this steward has ever read: the store may have gone back since, or be empty now."""
     fresh_identity: str = ""
     """Drawn by the shell, used only for a cluster that is born."""
+    store: str = ""
+    """The store's incarnation; empty where that cannot be told."""
 
     def seen(self, node: Name) -> NodeSeen | None:
         """What is seen of that node."""

@@ -99,6 +99,14 @@ class Change:
 class Store(Protocol):
     """Linearizable small facts. Every method raises StoreFault, with a sentence, when the store cannot be relied on."""
 
+    @property
+    def incarnation(self) -> str:
+        """Which making of the store answered last: another one after a backup was put back. Empty: that cannot be told.
+
+        So what was written in another incarnation may be followed by more, in a future that is lost.
+        """
+        ...
+
     async def get(self, key: str) -> Item | None:
         """The newest value of the key."""
         ...

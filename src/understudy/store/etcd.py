@@ -54,6 +54,11 @@ class EtcdStore:
         wire = Wire(settings.tls, settings.login)
         return cls(Client(wire, endpoints, Layout(settings.cluster), settings.timeout_s))
 
+    @property
+    def incarnation(self) -> str:
+        """The cluster id: another one when a snapshot is restored, unless that is given the same token and members."""
+        return self._client.cluster_id
+
     async def get(self, key: str) -> Item | None:
         """The newest value of the key."""
         self._refuse_closed()

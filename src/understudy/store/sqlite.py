@@ -92,6 +92,11 @@ class SqliteStore:
             writer.on_commit = lambda: loop.call_soon_threadsafe(store._ring)
         return store
 
+    @property
+    def incarnation(self) -> str:
+        """A file that was put back cannot be told from one that stayed; its only agent remembers more."""
+        return ""
+
     async def get(self, key: str) -> Item | None:
         """The newest value of the key."""
         return await self._read(partial(_get, key.encode()))

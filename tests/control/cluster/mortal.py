@@ -44,6 +44,11 @@ class MortalStore:
         self.watch = self._store.watch
         self.close = self._store.close
 
+    @property
+    def incarnation(self) -> str:
+        """The store's own."""
+        return self._store.incarnation
+
     async def transact(self, expects: Sequence[Expect], changes: Sequence[Put | Delete]) -> Outcome:
         what = ", ".join(change.key for change in changes)
         await self._doom.touch(self._host, f"before storing {what}")

@@ -19,6 +19,7 @@ class Lists:
 
     def __init__(self) -> None:
         self.listing = Listing((), 0)
+        self.incarnation = ""
         self.meanwhile: Callable[[], None] = lambda: None
 
     async def list(self, prefix: str) -> Listing:

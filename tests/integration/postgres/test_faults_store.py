@@ -1,6 +1,7 @@
 """What happens to the store: members of etcd lost, all of them, wiped, put back to an older state; agents restarted."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -106,6 +107,22 @@ def test_an_etcd_from_an_old_snapshot_costs_no_data(pg: PgHosts) -> None:
         pg.restore_etcd()
         pg.start_etcd()
         eventually(lambda: trial.now()["epoch"] > trial.epoch, "a higher epoch")
+
+
+def test_an_etcd_from_a_snapshot_of_now(pg: PgHosts) -> None:
+    """While everybody is heard it costs nothing; who is silent may know of more than it, and then all begin anew."""
+    with Trial(pg) as trial:
+        pg.renew_etcd("second")
+        trial.hold(2 * LEASE_S)
+        pg.wait_steady()
+        assert trial.now()["epoch"] == trial.epoch
+    with Trial(pg, outage_s=60) as trial:
+        silent = NODES[trial.standbys()[0]]
+        pg.kill_agent(silent)
+        time.sleep(LEASE_S)
+        pg.renew_etcd("third")
+        eventually(lambda: trial.now()["epoch"] > trial.epoch + 900, "an epoch far above")
+        pg.start_agent(silent)
 
 
 @contextmanager

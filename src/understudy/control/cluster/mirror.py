@@ -57,6 +57,8 @@ class Mirror:
         self.contact_s = inf
         """What was first seen after this has just been written; what was seen before may be old, even of a state of the
         store that was put back."""
+        self.incarnation = ""
+        """Of the store, when it was listed last."""
         self._heard_s = -inf
         self._asked_s = inf
         """When we began to watch."""
@@ -114,10 +116,14 @@ class Mirror:
             await self._clock.sleep(AGAIN_S)
 
     async def _read(self) -> int:
-        """List; the revision of the answer. Below what the store had shown before we asked, it has gone back."""
-        known = self._newest
+        """List; the revision of the answer.
+
+        Below what the store had shown before we asked, or of another incarnation: it has gone back.
+        """
+        known, was = self._newest, self.incarnation
         listing = await self._store.list(self._prefix)
-        back = listing.revision < known
+        self.incarnation = self._store.incarnation
+        back = listing.revision < known or (was not in {"", self.incarnation})
         self._heard(self._clock.now().boot_s, anew=back)
         if not self.ready:
             self.began_s = self._clock.now().boot_s

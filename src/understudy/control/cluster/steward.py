@@ -332,7 +332,12 @@ class Steward:
         record, answer, steps = self._record.current, self._answer, self._steps
         primary = record.primary if record is not None else None
         held = lease.lease
-        parts: list[object] = [record, held and (held.owner, held.epoch, held.buried), answer and answer[:2]]
+        parts: list[object] = [
+            record,
+            self._mirror.incarnation,
+            held and (held.owner, held.epoch, held.buried),
+            answer and answer[:2],
+        ]
         since = [(self._record.phase_since_s, steps.phase), (lease.since_s, steps.lease)]
         if answer is not None:
             since.append((answer[2], steps.answer))
@@ -388,6 +393,7 @@ class Steward:
             routed_epoch=min(routed, default=record.epoch if record else 0),
             read=self._record.highest,
             fresh_identity=self._fresh_identity,
+            store=self._mirror.incarnation,
         )
 
     def _members(self) -> list[Name]:
