@@ -1,6 +1,7 @@
 """What the driver does about its node's data beyond the port: losses are told, and bad data is refused."""
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -18,7 +19,7 @@ from understudy.core.record import SyncConfig
 from understudy.core.report import Running
 from understudy.core.text import Name
 from understudy.drivers.base import NeedsRebuild, Observation
-from understudy.drivers.postgres import beside, client, copying, process, upkeep
+from understudy.drivers.postgres import beside, branches, client, copying, process, upkeep
 from understudy.drivers.postgres.home import Source
 from understudy.drivers.postgres.rejoin import LossReport, Rung
 
@@ -125,6 +126,29 @@ async def test_losses_are_told(bench: PostgresBench) -> None:
     await until(bench, A, lambda seen: seen.link_age_ms is not None)
     await asyncio.sleep(0.2)
     assert len(told) == 2
+
+
+async def test_a_rewind_that_ended_in_the_middle_is_copied(bench: PostgresBench) -> None:
+    """Whatever it left of the files that say which history this is: a full disk cuts them to nothing."""
+    await lose_some(bench, A, B, C, 2)
+    data = bench.drivers[A]._place.data
+    beside.write(beside.of(data).unusable, "a rewind was begun")
+    for name in (branches.KEPT, "global/pg_control"):
+        os.truncate(data / name, 0)
+    with pytest.raises(NeedsRebuild, match="ended in the middle"):
+        await do(bench, Rejoin, A, 2, source=B)
+    await do(bench, Rebuild, A, 2, source=B, since=2, consent=False)
+    await do(bench, Follow, A, 2, source=B)
+    await until(bench, A, lambda seen: seen.link_age_ms is not None)
+
+
+async def test_ids_that_cannot_be_read(bench: PostgresBench) -> None:
+    """Dead data whose file of ids is damaged is copied anew, and not guessed at."""
+    await lose_some(bench, A, B, C, 2)
+    os.truncate(bench.drivers[A]._place.data / branches.KEPT, 0)
+    with pytest.raises(NeedsRebuild, match="cannot be read"):
+        await do(bench, Rejoin, A, 2, source=B)
+    await do(bench, Rebuild, A, 2, source=B, since=2, consent=False)
 
 
 async def test_a_timeline_since_the_last_restart_point_is_no_loss(

@@ -15,6 +15,7 @@ import re
 import struct
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -245,8 +246,9 @@ def learn(data: Path, told: str, account: Account, offset: int | None = None) ->
     """
     log = Log.of(data)
     others: dict[str, str] = json.loads(told)
-    path = data / KEPT
-    ours: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    ours: dict[str, str] = {}
+    with suppress(FileNotFoundError, ValueError):
+        ours = json.loads((data / KEPT).read_text(encoding="utf-8"))
     if offset is not None:
         line = {str(number) for number, _ in _line(log, _own_timeline(log, offset))}
         others = {number: word for number, word in others.items() if number in line}
@@ -288,7 +290,7 @@ def _ids(log: Log, account: Account, *, first: bool) -> dict[str, str]:
         words = {str(timeline): str(timeline) for timeline in timelines} | {"1": log.system_identifier}
         _keep(log, words, account)
     except ValueError as error:
-        raise DriverFault(f"The ids of timelines in {path} cannot be read ({error}); copy this node anew.") from error
+        raise Unknown(f"The ids of timelines in {path} cannot be read ({error}).") from error
     return words
 
 

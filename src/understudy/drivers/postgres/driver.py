@@ -29,7 +29,7 @@ from understudy.core.actions import (
 )
 from understudy.core.cluster import Capabilities
 from understudy.core.errors import Refused
-from understudy.core.lineage import contains, fits
+from understudy.core.lineage import Position, contains, fits
 from understudy.core.report import Running
 from understudy.core.stateful import PostgresService
 from understudy.core.text import Name
@@ -306,13 +306,9 @@ class PostgresDriver:
         await self._engine.write()  # the passwords
         theirs = await self._sources.position(action.source)
         await self._sources.reserve_slot(action.source)  # it may write much until we are back
-        try:
-            ours = await self._sight.history()
-        except Unknown as why:
-            raise NeedsRebuild(f"{why} So {self._place.name} must be copied anew.") from why
         await self._the_ladder(home).rejoin(
             self._sources.of(action.source),
-            ours=ours,
+            ours=self._own_history,
             theirs=theirs,
             epoch=action.epoch,
             patience_s=max(_MARGIN_S, within_s - _MARGIN_S),
@@ -324,13 +320,19 @@ class PostgresDriver:
             raise NeedsRebuild(f"{why} So {self._place.name} must be copied anew.") from why
         self._look_out(self._sight.hears)
 
+    async def _own_history(self) -> Position:
+        try:
+            return await self._sight.history()
+        except Unknown as why:
+            raise NeedsRebuild(f"{why} So {self._place.name} must be copied anew.") from why
+
     async def _list_before_copy(self, action: Rebuild) -> None:
         home = await self._settled()
         if copying.is_empty(home.data):
             return
-        theirs, ours = await self._sources.position(action.source), await self._sight.history()
+        theirs = await self._sources.position(action.source)
         ladder, source = self._the_ladder(home), self._sources.of(action.source)
-        await ladder.list_before_copy(source, ours=ours, theirs=theirs, epoch=action.epoch)
+        await ladder.list_before_copy(source, ours=self._own_history, theirs=theirs, epoch=action.epoch)
 
     def _tell_discarded(self) -> None:
         """Have everything told that is out of the data, and that nobody was told of yet."""

@@ -18,6 +18,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -48,6 +49,10 @@ _RECOVER = 'rm -f "$1/standby.signal"; shift; "$@"; code=$?; touch "$0/standby.s
 _LOG = "pg_wal"
 _KEEP_ALL = "1000TB"
 """The checkpoint that ends a recovery would remove the log that pg_rewind needs."""
+
+
+Ours = Callable[[], Awaitable[Position]]
+"""Which history the node's own data is of."""
 
 
 class Rung(StrEnum):
@@ -146,11 +151,12 @@ class Ladder:
         self._listed: tuple[str, int | None] | None = None
         """What that is for: the source, and where we part."""
 
-    async def rejoin(self, source: Source, *, ours: Position, theirs: Position, epoch: int, patience_s: float) -> Rung:
+    async def rejoin(self, source: Source, *, ours: Ours, theirs: Position, epoch: int, patience_s: float) -> Rung:
         """Make the data fit for following the source; the engine is dead, and starts as a standby afterwards.
 
-        ours, theirs: for their branches. Raises NeedsRebuild when it cannot be, Refused for data of another cluster,
-        DriverFault when it is not done yet (what takes long goes on by itself, and the next call finds it).
+        ours, theirs: for their branches; ours is asked for only where the data is whole. Raises NeedsRebuild when it
+        cannot be, Refused for data of another cluster, DriverFault when it is not done yet (what takes long goes on by
+        itself, and the next call finds it).
         """
         home, until_s = self._home, time.monotonic() + patience_s
         rewind = Job(home.places.jobs / "rewind")
@@ -172,14 +178,15 @@ class Ladder:
         await home.on_disk(partial(_start_rewind, home, split, source, rewind))
         return await self._end_rewind(rewind, source, until_s)
 
-    async def list_before_copy(self, source: Source, *, ours: Position, theirs: Position, epoch: int) -> None:
+    async def list_before_copy(self, source: Source, *, ours: Ours, theirs: Position, epoch: int) -> None:
         """List and save what the data has that the source has not, because it is replaced. Raises as `rejoin` does."""
         if not copying.unusable(self._home.data):  # what was half rewound has been listed
             await self._list(await self._compare(source, ours, theirs), source, epoch)
 
-    async def _compare(self, source: Source, ours: Position, theirs: Position) -> _Split:
+    async def _compare(self, source: Source, ours: Ours, theirs: Position) -> _Split:
         home = self._home
         control = await self._control()
+        mine = await ours()
         identifier = (await source.ask(_SOURCE_IDENTIFIER))[0][0]
         if str(identifier) != str(control.system_identifier):
             raise Refused(
@@ -189,7 +196,7 @@ class Ladder:
         number = int((await source.ask(_SOURCE_TIMELINE))[0][0])
         told = "" if number == 1 else (await source.ask(_history_question(number)))[0][0]
         history = wal.history(number, told)
-        return await home.on_disk(partial(_split, home, control, history, ours, theirs))
+        return await home.on_disk(partial(_split, home, control, history, mine, theirs))
 
     async def _control(self) -> ControlFile:
         home = self._home
