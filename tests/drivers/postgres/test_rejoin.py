@@ -323,26 +323,69 @@ async def test_cancelled_anywhere(a: Engine, b: Engine, after_s: float) -> None:
     follows(a, b)
 
 
-@pytest.mark.parametrize("wrote", [False, True])
-async def test_rewind_killed(a: Engine, b: Engine, *, wrote: bool) -> None:
-    """A rewind that was killed leaves the data marked from the moment it began to write, until it is copied anew."""
+_READS = "echo 'pg_rewind: reading source file list'"
+_WRITES = "echo 'pg_rewind: need to copy 5 MB'; for _ in $(seq 200); do echo ' 1234/5678 kB (21%) copied'; done"
+_LOST_ITS_SOURCE = "echo 'pg_rewind: error: could not fetch remote file'; exit 1"
+
+
+@pytest.mark.parametrize(
+    ("does", "whole"),
+    [
+        (f"{_READS}; {_LOST_ITS_SOURCE}", True),
+        (f"{_READS}; {_WRITES}; {_LOST_ITS_SOURCE}", False),
+        (f"{_READS}; kill -9 0", False),
+        (f"{_READS}; {_WRITES}; kill -9 0", False),
+        ("truncate --size 0 log; exit 1", False),
+    ],
+    ids=["read", "wrote for minutes", "killed, and what it said may not be on the disk", "killed", "says nothing"],
+)
+async def test_rewind_came_to_nothing(a: Engine, b: Engine, does: str, *, whole: bool) -> None:
+    """Unless it is certain that it has written nothing, the data is marked until it is copied anew."""
     only_here = _diverge(a, b)
-    said = "need to copy 5 MB" if wrote else "reading source file list"
-    a.tools = _programs(a.root, f"echo 'pg_rewind: {said}'\nkill -9 0")
+    a.tools = _programs(a.root, does)
     a.home = type(a.home)(a.name, a.data, a.tools, a.configured.append)
-    with pytest.raises(NeedsRebuild if wrote else DriverFault, match="killed"):
+    with pytest.raises(DriverFault if whole else NeedsRebuild, match="could not be rewound" if whole else "unusable"):
         await rejoin(a, b)
     assert {one.xid for one in reports(a.data)[0].transactions} == only_here, "listed before anything was undone"
-    assert bool(copying.unusable(a.data)) is wrote
+    assert bool(copying.unusable(a.data)) is not whole
     a.tools = Tools(PROGRAMS, a.tools.account)
     a.home = type(a.home)(a.name, a.data, a.tools, a.configured.append)
-    if wrote:
+    if whole:
+        assert await rejoin(a, b) is Rung.REWOUND
+    else:
         with pytest.raises(NeedsRebuild, match="unusable"):
             await rejoin(a, b)
         await copying.rebuild(a.home, b.source, "2", consent=False, patience_s=PATIENCE_S)
         assert not copying.unusable(a.data)
+    follows(a, b)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+async def test_a_rewind_that_was_not_begun(
+    a: Engine, b: Engine, monkeypatch: pytest.MonkeyPatch, *, killed: bool
+) -> None:
+    """How an earlier one ended is not taken for its end; one that could not be begun has done nothing."""
+    only_here = _diverge(a, b)
+    rewind, start = Job(a.home.places.jobs / "rewind"), Job.start
+    rewind.start(a.tools, ["/bin/true"], {"source": b.name})
+    assert await rewind.wait(PATIENCE_S)
+
+    def stumble(job: Job, *words) -> None:
+        if job == rewind:
+            raise _Killed if killed else DriverFault("no room")
+        start(job, *words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Job, "start", stumble)
+        with pytest.raises(_Killed if killed else DriverFault):
+            await rejoin(a, b)
+    if killed:
+        with pytest.raises(NeedsRebuild, match="unusable"):
+            await rejoin(a, b)
+        await copying.rebuild(a.home, b.source, "2", consent=False, patience_s=PATIENCE_S)
     else:
         assert await rejoin(a, b) is Rung.REWOUND
+    assert {one.xid for one in reports(a.data)[0].transactions} == only_here
     follows(a, b)
 
 
@@ -404,6 +447,10 @@ async def test_source_without_checkpoint() -> None:
 
     await _see_checkpoint(Source("b", "", ask))
     assert asked[-1] == "CHECKPOINT"
+
+
+class _Killed(BaseException):
+    """Nobody comes to hear of it."""
 
 
 def _stumble(path: Path, *_: object) -> None:

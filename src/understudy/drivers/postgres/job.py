@@ -5,7 +5,8 @@ RULES
    (its code, once it has ended). What that user may write is read with care, and no process of others is ever killed.
 2. It lives exactly as long as somebody holds the lock on its directory's `lock`: it inherits that, we do not keep it.
    So no other process is ever mistaken for it, and there is no moment in which it runs and is not found.
-3. One without `exit` that does not live was killed: nothing that it was to do is done for certain.
+3. One without `exit` that does not live was killed: nothing that it was to do is done for certain, and what it said
+   last may be missing. With `exit` all that it said is there; on a full disk, at least as much as fits in a block.
 """
 
 import asyncio
@@ -26,7 +27,11 @@ from understudy.drivers.postgres import beside
 from understudy.drivers.postgres.tools import ENVIRONMENT, Account, Tools
 
 _LOOK_S = 0.05
-_SCRIPT = 'echo $$ >pid; "$@" >log 2>&1 </dev/null; echo $? >exit.tmp; sync exit.tmp; mv exit.tmp exit'
+_SCRIPT = (
+    'echo $$ >pid && echo "$1" >log && { '
+    '"$@" >>log 2>&1 </dev/null; echo $? >exit.tmp && sync log exit.tmp && mv exit.tmp exit; }'
+)
+"""On a full disk nothing is begun that could not be ended, or of which nothing could be heard."""
 _KILL_S = 10.0
 _TAIL_BYTES = 4096
 
@@ -79,6 +84,14 @@ class Job:
         """The end of what it wrote."""
         try:
             return self._read("log")
+        except OSError:
+            return ""
+
+    @property
+    def said_first(self) -> str:
+        """The beginning of what it wrote, with its own name before; empty when that cannot be told."""
+        try:
+            return self._read("log", end=False)
         except OSError:
             return ""
 
@@ -136,12 +149,13 @@ class Job:
             if pid > 1 and os.getsid(pid) == pid and Path(f"/proc/{pid}").stat().st_uid == account.uid:
                 os.killpg(pid, signal.SIGKILL)
 
-    def _read(self, name: str) -> str:
-        """The end of a file that is not ours."""
+    def _read(self, name: str, *, end: bool = True) -> str:
+        """The end, or the beginning, of a file that is not ours."""
         descriptor = os.open(self.directory / "run" / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-            return file.read().decode(errors="replace")
+            if end:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            return file.read(_TAIL_BYTES).decode(errors="replace")
 
     def forget(self) -> None:
         """Take away what is left of one that does not live."""

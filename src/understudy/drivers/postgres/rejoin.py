@@ -8,7 +8,7 @@ THE LADDER, from the gentlest
 RULES
 1. What is undone is listed and saved (`reports`) before anything is changed: each transaction, and the log itself.
 2. Recovery and rewind outlive the agent (job.py). From before a rewind until it has ended well, the data is marked
-   unusable; one that was cut short after it began to write leaves the mark, and only new data takes that away.
+   unusable; unless it is certain that one that was cut short has written nothing, only new data takes the mark away.
 3. Histories are compared by what they are (the driver's branches), and by PostgreSQL's numbers: where two promotions
    gave the same number, pg_rewind would see no difference, so it is not asked.
 """
@@ -456,6 +456,7 @@ def _start_rewind(home: Home, split: _Split, source: Source, job: Job) -> None:
     places.own_files.mkdir()
     copying.keep_own_files(home.data, places.own_files)
     _keep_log(split, places.own_files / _LOG)
+    job.forget()  # how an earlier one ended
     beside.write(places.unusable, f"a rewind of {home.data} to {source.name} was begun and has not ended well")
     command = [
         home.tools.path("pg_rewind"),
@@ -464,19 +465,21 @@ def _start_rewind(home: Home, split: _Split, source: Source, job: Job) -> None:
         "--no-ensure-shutdown",
         "--progress",
     ]
-    job.start(home.tools, command, {"what": f"the rewind of {home.node}", "source": source.name})
+    try:
+        job.start(home.tools, command, {"what": f"the rewind of {home.node}", "source": source.name})
+    except DriverFault:
+        _unmark(home, job)
+        raise
 
 
 def _finish_rewind(home: Home, job: Job) -> None:
     """Make what was rewound a standby of ours again; or say what is to be done."""
     places = home.places
     if job.code != 0:
-        killed = job.code is None
-        untouched = job.there and _BEGINS_TO_WRITE not in job.said
-        why = "pg_rewind was killed" if killed else last_words(job.said)
-        if untouched:
+        why = last_words(job.said) if job.code else "pg_rewind was killed"
+        if job.code and job.said_first and _BEGINS_TO_WRITE not in job.said_first:
             _unmark(home, job)
-            raise _rewind_fault(home, why, killed=killed)
+            raise _rewind_fault(home, why)
         raise NeedsRebuild(f"{home.node} is unusable, because its rewind ended in the middle: {why}")
     copying.keep_own_files(places.own_files, home.data)
     _put_back_log(places.own_files / _LOG, home.data / _LOG)
@@ -512,8 +515,8 @@ def _put_back_log(kept: Path, to: Path) -> None:
     beside.flush(to)
 
 
-def _rewind_fault(home: Home, why: str, *, killed: bool) -> Exception:
-    if killed or "connect" in why or "connection" in why or "could not fetch" in why:
+def _rewind_fault(home: Home, why: str) -> Exception:
+    if "connect" in why or "connection" in why or "could not fetch" in why:
         return DriverFault(f"{home.node} could not be rewound: {why}")
     return NeedsRebuild(f"{home.node} cannot be rewound: {why}")
 
