@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from tests.contract.postgres_bench import DEADLINE_MS, PostgresBench
+from tests.contract.postgres_bench import DEADLINE_MS, PostgresBench, account
 from tests.contract.postgres_bench import PASSWORD as RIGHT
 from tests.drivers.postgres.real import PATIENCE_S
 
@@ -19,9 +19,11 @@ from understudy.core.record import SyncConfig
 from understudy.core.report import Running
 from understudy.core.text import Name
 from understudy.drivers.base import NeedsRebuild, Observation
-from understudy.drivers.postgres import beside, branches, client, copying, process, upkeep
+from understudy.drivers.postgres import beside, binaries, branches, client, copying, process, upkeep
 from understudy.drivers.postgres.home import Source
+from understudy.drivers.postgres.job import Job
 from understudy.drivers.postgres.rejoin import LossReport, Rung
+from understudy.drivers.postgres.tools import Tools
 
 A, B, C = NODES = Name("a"), Name("b"), Name("c")
 NOBODY = SyncConfig(frozenset(), 0)
@@ -140,6 +142,57 @@ async def test_a_rewind_that_ended_in_the_middle_is_copied(bench: PostgresBench)
     await do(bench, Rebuild, A, 2, source=B, since=2, consent=False)
     await do(bench, Follow, A, 2, source=B)
     await until(bench, A, lambda seen: seen.link_age_ms is not None)
+
+
+def programs(root: Path, name: str, script: str) -> Tools:
+    """PostgreSQL's own, but for one."""
+    real, place = binaries.programs(), root / "bin"
+    place.mkdir(mode=0o755)
+    for program in real.iterdir():
+        (place / program.name).symlink_to(program)
+    (place / name).unlink()
+    (place / name).write_text(f"#!/bin/sh\n{script.replace('REAL', str(real / name))}\n")
+    (place / name).chmod(0o755)
+    return Tools(place, account())
+
+
+async def begun(bench: PostgresBench, name: Name, what: str) -> Job:
+    """Rejoin, given up once this is under way, which goes on by itself."""
+    job = Job(beside.of(bench.data(name)).jobs / what)
+    rejoining = asyncio.create_task(do(bench, Rejoin, name, 2, source=B))
+    async with asyncio.timeout(PATIENCE_S):
+        while not (job.directory / "run" / "begun").exists():
+            assert not rejoining.done(), await rejoining
+            await asyncio.sleep(0.02)
+    rejoining.cancel()
+    await asyncio.wait({rejoining})
+    return job
+
+
+async def test_a_copy_ends_the_rewind(bench: PostgresBench) -> None:
+    """A rewind that nobody wants any more is ended before other data comes in its place: it would write into that."""
+    await lose_some(bench, A, B, C, 2)
+    slow = 'touch begun; until [ -e go ]; do sleep 0.05; done; : >"${1#--target-pgdata=}/global/pg_control"'
+    bench.drivers[A]._programs = programs(bench.root, "pg_rewind", slow)
+    job = await begun(bench, A, "rewind")
+    await do(bench, Rebuild, A, 2, source=B, since=2, consent=False)
+    (job.directory / "run" / "go").touch()
+    assert await job.wait(PATIENCE_S)
+    await do(bench, Follow, A, 2, source=B)
+    await until(bench, A, lambda seen: seen.link_age_ms is not None)
+
+
+async def test_an_engine_is_started_alone(bench: PostgresBench) -> None:
+    """A crash recovery that goes on by itself is ended before the engine is started on the same data."""
+    await lose_some(bench, A, B, C, 2)
+    slow = 'case "$1" in --single) touch begun; sleep 60 | REAL "$@";; *) exec REAL "$@";; esac'
+    bench.drivers[A]._programs = programs(bench.root, "postgres", slow)
+    job = await begun(bench, A, "recover")
+    async with asyncio.timeout(PATIENCE_S):
+        while not (bench.data(A) / "postmaster.pid").exists():  # noqa: ASYNC110  PostgreSQL tells nobody
+            await asyncio.sleep(0.02)
+    await do(bench, Start, A, 2)
+    assert not job.alive
 
 
 async def test_ids_that_cannot_be_read(bench: PostgresBench) -> None:

@@ -40,7 +40,7 @@ from understudy.drivers.postgres.branches import Unknown
 from understudy.drivers.postgres.home import Home
 from understudy.drivers.postgres.observe import Sight
 from understudy.drivers.postgres.process import FILES_S, Engine, LogIsGone
-from understudy.drivers.postgres.rejoin import Ladder, LossReport, tell, untold
+from understudy.drivers.postgres.rejoin import Ladder, LossReport, give_up, tell, untold
 from understudy.drivers.postgres.settings import Place
 from understudy.drivers.postgres.sources import Sources
 from understudy.drivers.postgres.tools import Account, Tools
@@ -281,17 +281,22 @@ class PostgresDriver:
         home = replace(home, tools=tools)
         await self._sources.reserve_slot(action.source)
         if action.consent:
-            await self._engine.kill(action.epoch)
+            await self._end_all(home, action.epoch)
         patience_s = max(_MARGIN_S, within_s - _MARGIN_S)
         order = f"{action.identity}-{action.since}"
         await copying.copy(home, source, order, consent=action.consent, patience_s=patience_s)
-        await self._engine.kill(action.epoch)
+        await self._end_all(home, action.epoch)
         with suppress(Refused):  # as far as it can be told: all of it is kept
             await self._list_before_copy(action)
         await copying.put_in_place(home)
         self._tell_discarded()
         self._programs = None
         await self._sight.learn(told, None)
+
+    async def _end_all(self, home: Home, epoch: int) -> None:
+        """See to it that nothing of ours works on the data in place: it would go on in what comes there."""
+        await self._engine.kill(epoch)
+        await give_up(home)
 
     async def _rejoin(self, action: Rejoin, within_s: float) -> None:
         home = await self._settled()
@@ -380,6 +385,7 @@ class PostgresDriver:
         why = await home.on_disk(partial(copying.unusable, data))
         if why:
             raise Refused(f"The data of {self._place.name} must not be started: {why}")
+        await give_up(home)  # a recovery: the engine does that, too
 
     # ---- another service ----
 

@@ -142,6 +142,12 @@ class _Split:
         return () if self.fork is None else wal.stretches(self.ours, self.fork)
 
 
+async def give_up(home: Home) -> None:
+    """End what works on the data by itself. Raises DriverFault when it does not end, on a hung disk."""
+    for name in ("recover", "rewind"):
+        await Job(home.places.jobs / name).end(home.tools.account)
+
+
 class Ladder:
     """For one node; keeps what goes on while nobody waits for it."""
 
