@@ -195,6 +195,34 @@ async def test_an_engine_is_started_alone(bench: PostgresBench) -> None:
     assert not job.alive
 
 
+def without_log(data: Path) -> None:
+    for file in (data / "pg_wal").glob("0*"):
+        file.unlink()
+
+
+def without_history(data: Path) -> None:
+    max((data / "pg_wal").glob("*.history")).unlink()
+
+
+def with_half_a_history(data: Path) -> None:
+    max((data / "pg_wal").glob("*.history")).write_text("1\t0/")
+
+
+@pytest.mark.parametrize("damage", [without_log, without_history, with_half_a_history])
+async def test_a_log_that_cannot_be_read(bench: PostgresBench, damage: Callable[[Path], None]) -> None:
+    """Dead data whose log does not say any more which history it is of is copied anew, and nobody tries for ever."""
+    await lose_some(bench, A, B, C, 2)
+    await do(bench, Rejoin, A, 2, source=B)
+    await do(bench, Follow, C, 2, source=B)
+    await lose_some(bench, B, C, A, 3)
+    damage(bench.data(B))
+    with pytest.raises(NeedsRebuild, match="must be copied anew"):
+        await do(bench, Rejoin, B, 3, source=C)
+    await do(bench, Rebuild, B, 3, source=C, since=3, consent=False)
+    await do(bench, Follow, B, 3, source=C)
+    await until(bench, B, lambda seen: seen.link_age_ms is not None)
+
+
 async def test_ids_that_cannot_be_read(bench: PostgresBench) -> None:
     """Dead data whose file of ids is damaged is copied anew, and not guessed at."""
     await lose_some(bench, A, B, C, 2)

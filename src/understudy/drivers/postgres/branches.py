@@ -53,7 +53,7 @@ class Log:
 
     @classmethod
     def of(cls, data: Path) -> "Log":
-        """What any file of it says about all. Raises DriverFault when there is none."""
+        """What any file of it says about all. Raises Unknown when there is none, DriverFault."""
         try:
             names = sorted(name for name in os.listdir(data / "pg_wal") if re.fullmatch("[0-9A-F]{24}", name))  # noqa: PTH208  may be thousands
             for name in names:
@@ -65,7 +65,7 @@ class Log:
                         return cls(data, segment, page, str(identifier))
         except OSError as error:
             raise DriverFault(f"The log in {data} cannot be read ({error}).") from error
-        raise DriverFault(f"There is no log in {data / 'pg_wal'}, so it cannot be told which history the data is of.")
+        raise Unknown(f"There is no log in {data / 'pg_wal'}, so it cannot be told which history the data is of.")
 
     def timelines(self) -> list[int]:
         """Every timeline whose history is here, the newest first."""
@@ -73,13 +73,15 @@ class Log:
         return [*sorted((int(one[1], 16) for one in found if one), reverse=True), 1]
 
     def history(self, timeline: int) -> list[tuple[int, int]]:
-        """The timelines that led to this one, oldest first, each with where it was left. Raises DriverFault."""
+        """The timelines that led to this one, oldest first, with where each was left. Raises Unknown, DriverFault."""
         if timeline == 1:
             return []
         path = self.directory / f"{timeline:08X}.history"
         try:
             return parse_history(path.read_text(encoding="utf-8", errors="replace"))
-        except (OSError, ValueError, IndexError) as error:
+        except (FileNotFoundError, ValueError, IndexError) as error:
+            raise Unknown(f"The history of timeline {timeline} cannot be read in {path} ({error}).") from error
+        except OSError as error:
             raise DriverFault(f"The history of timeline {timeline} cannot be read in {path} ({error}).") from error
 
     def holds(self, timeline: int, offset: int) -> bool:
