@@ -250,3 +250,29 @@ def test_what_an_emptied_primary_had_is_its_last_word() -> None:
         await well(stage)
 
     play(scene, REDIS)
+
+
+def test_what_a_disk_lost_is_the_last_word_too() -> None:
+    """A disk that lacks even what was remembered on it, noticed before the store was heard: its last word counts."""
+
+    async def scene(stage: Stage) -> None:
+        await born(stage)
+        await asyncio.sleep(1)  # everybody has told how far it is
+        old = stage.primary()
+        disk, reached = stage.disks[old.name], stage.decoded(old.name).position
+        await stage.until(lambda: stage.decoded(old.name).position != reached)
+        had = stage.decoded(old.name).position
+        for agent in stage.agents.values():
+            agent.die()
+        old.kill()
+        old.lose(1_000_000)
+        old.data.clean = True  # so that it can be told how far it goes before it runs
+        disk.facts = replace(disk.facts, reached=reached)
+        stage.outage(away=True)
+        stage.start(old.node.host)
+        await stage.until(lambda: disk.facts.less_data, 60, write=False)
+        stage.outage(away=False)
+        await stage.until(lambda: stage.decoded(old.name).less_data, 60, write=False)
+        assert stage.decoded(old.name).had == had
+
+    play(scene, POSTGRES)

@@ -114,7 +114,7 @@ class Observer:
         stood = (word.position or word.had) if word is not None else None  # its disk may have hung when it spoke last
         if word is not None and stood and (word.identity, word.moves) == (facts.identity, facts.moves):
             further = facts.reached is None or _goes_on(stood, facts.reached)
-            if further and not facts.less_data and facts.identity is not None:
+            if further and facts.identity is not None:  # also what lacks more than that already: so much is lost
                 await self._state.remember(reached=stood)
         self._recalled = True
 
