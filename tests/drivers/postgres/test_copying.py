@@ -125,7 +125,7 @@ async def test_cut_between_the_renames(a: Engine, b: Engine, monkeypatch: pytest
 
     monkeypatch.setattr(beside, "move", stumble)
     for _ in range(2):
-        with pytest.raises(OSError, match="killed"):
+        with pytest.raises(DriverFault, match="killed"):
             await copying.put_in_place(b.home)
     assert len(moves) == 2
     assert not list(beside.of(b.data).kept.glob("*/*/only-here"))

@@ -1,6 +1,7 @@
 """What the driver does about its node's data beyond the port: losses are told, and bad data is refused."""
 
 import asyncio
+import errno
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -18,11 +19,11 @@ from understudy.core.lineage import contains
 from understudy.core.record import SyncConfig
 from understudy.core.report import Running
 from understudy.core.text import Name
-from understudy.drivers.base import NeedsRebuild, Observation
-from understudy.drivers.postgres import beside, binaries, branches, client, copying, process, upkeep
+from understudy.drivers.base import DriverFault, NeedsRebuild, Observation
+from understudy.drivers.postgres import beside, binaries, branches, client, copying, process, theirs, upkeep
 from understudy.drivers.postgres.home import Source
 from understudy.drivers.postgres.job import Job
-from understudy.drivers.postgres.rejoin import LossReport, Rung
+from understudy.drivers.postgres.rejoin import LossReport, Rung, untold
 from understudy.drivers.postgres.tools import Tools
 
 A, B, C = NODES = Name("a"), Name("b"), Name("c")
@@ -221,6 +222,40 @@ async def test_a_log_that_cannot_be_read(bench: PostgresBench, damage: Callable[
     await do(bench, Rebuild, B, 3, source=C, since=3, consent=False)
     await do(bench, Follow, B, 3, source=C)
     await until(bench, B, lambda seen: seen.link_age_ms is not None)
+
+
+async def test_a_disk_that_takes_no_more(bench: PostgresBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a full disk prevents is said in the port's words: nobody else's count, and nobody would come to hear it."""
+    await lose_some(bench, A, B, C, 2)
+
+    def full(path: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(beside, "write", full)
+        for kind, words in ((Rejoin, {}), (Rebuild, {"since": 2, "consent": False})):
+            with pytest.raises(DriverFault, match="No space left"):
+                await do(bench, kind, A, 2, source=B, **words)
+    told: list[LossReport] = []
+
+    async def hear(report: LossReport) -> None:
+        told.append(report)
+
+    bench.drivers[A]._discarded = hear
+    with monkeypatch.context() as patch:
+        patch.setattr("understudy.drivers.postgres.driver.tell", lambda report: full(Path(report.path)))
+        patch.setattr("understudy.drivers.postgres.driver._AGAIN_S", 0.01)
+        await do(bench, Rejoin, A, 2, source=B)
+        await asyncio.sleep(0.2)
+    async with asyncio.timeout(PATIENCE_S):
+        while untold(bench.data(A)):  # noqa: ASYNC110  it is noted on the disk
+            await asyncio.sleep(0.02)
+    assert len(told) == 1, "and told once"
+    with monkeypatch.context() as patch:
+        patch.setattr(theirs, "put", full)
+        (bench.data(B) / branches.KEPT).unlink()
+        assert (await bench.drivers[B].observe()).position is None
+    assert (await bench.drivers[B].observe()).position is not None
 
 
 async def test_ids_that_cannot_be_read(bench: PostgresBench) -> None:

@@ -228,7 +228,7 @@ async def test_cut(a: Engine, b: Engine, c: Engine, monkeypatch: pytest.MonkeyPa
     b.promote()
     for step in ("beside.remove", "_blank"):
         monkeypatch.setattr(f"understudy.drivers.postgres.rejoin.{step}", _stumble)
-        with pytest.raises(OSError, match="killed"):
+        with pytest.raises(DriverFault, match="killed"):
             await rejoin(c, b)
         monkeypatch.undo()
     assert await rejoin(c, b) is Rung.CUT

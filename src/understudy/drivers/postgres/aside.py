@@ -24,7 +24,7 @@ class Aside:
         self._outstanding: asyncio.Future[None] | None = None
 
     async def do(self, work: Callable[[], T], deadline_s: float) -> T:
-        """Its result. Raises DriverFault when it, or what was given up before, does not come back in time."""
+        """Its result. Raises DriverFault when it fails; when it, or what was given up before, is not back in time."""
         try:
             async with asyncio.timeout(deadline_s), self._turn:
                 if self._outstanding is not None:
@@ -32,6 +32,8 @@ class Aside:
                 return await self._begin(work)
         except TimeoutError:
             raise DriverFault(f"{self._what} does not answer within {deadline_s:.1f} s; is the disk hung?") from None
+        except OSError as error:
+            raise DriverFault(f"{self._what} does not do what it should ({error}).") from error
 
     def _begin(self, work: Callable[[], T]) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()

@@ -98,6 +98,8 @@ class PostgresDriver:
         self._confessing: asyncio.Task[None] | None = None
         """None until the first time."""
         self._untold = False
+        self._heard: set[str] = set()
+        """The reports that somebody was told of, though that may not be on the disk yet."""
         self._receiver: tuple[int, int] | None = None
         """The process that holds the link, and its pidfd."""
 
@@ -351,7 +353,9 @@ class PostgresDriver:
             self._untold = False
             try:
                 for report in await disk.do(partial(untold, data), FILES_S):
-                    await self._discarded(report)
+                    if report.path not in self._heard:
+                        await self._discarded(report)
+                        self._heard.add(report.path)
                     await disk.do(partial(tell, report), FILES_S)
             except Refused:  # the disk does not answer
                 self._untold = True

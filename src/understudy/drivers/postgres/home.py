@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from understudy.core.text import Name
+from understudy.drivers.base import DriverFault
 from understudy.drivers.postgres import beside
 from understudy.drivers.postgres.beside import Beside
 from understudy.drivers.postgres.tools import Tools
@@ -46,5 +47,8 @@ class Home:
         return beside.of(self.data)
 
     async def on_disk(self, work: Callable[[], T]) -> T:
-        """Do that with files, after whatever was to be done before."""
-        return await asyncio.get_running_loop().run_in_executor(self._disk, work)
+        """Do that with files, after whatever was to be done before. Raises DriverFault when the disk does not do it."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._disk, work)
+        except OSError as error:
+            raise DriverFault(f"The disk of {self.node} does not do what it should ({error}).") from error
