@@ -95,11 +95,10 @@ def prepare(places: Beside, account: Account) -> None:
         for directory in (places.root, places.kept, places.lost, places.jobs):
             if not directory.is_dir():
                 directory.mkdir()
-                directory.chmod(0o711)
                 flush(directory.parent)
-        if not places.run.is_dir():
-            places.run.mkdir(mode=0o700)
-            account.give(places.run)
+            directory.chmod(0o711)
+        places.run.mkdir(mode=0o700, exist_ok=True)
+        account.give(places.run)
     except OSError as error:
         raise Refused(
             f"{error.filename} cannot be made ({error.strerror}), and what belongs to the data in {places.data} must "

@@ -35,6 +35,7 @@ from understudy.drivers.postgres.branches import Log
 from understudy.drivers.postgres.control_file import ControlFile
 from understudy.drivers.postgres.home import Home, Source
 from understudy.drivers.postgres.job import Job
+from understudy.drivers.postgres.process import make_standby
 from understudy.drivers.postgres.tools import last_words
 from understudy.drivers.postgres.wal import Content, History, Stretch, Transaction
 
@@ -242,7 +243,7 @@ class Ladder:
         job = Job(home.places.jobs / "recover")
         if job.there:
             await _patiently(job, until_s, f"{home.node} is in crash recovery")
-            await home.on_disk(partial(_ensure_standby, home))
+            await home.on_disk(partial(make_standby, home.data, home.tools))
 
     async def _end_rewind(self, job: Job, source: Source, until_s: float) -> Rung:
         home = self._home
@@ -445,14 +446,6 @@ def _start_recovery(home: Home, job: Job, control: ControlFile) -> None:
     command = ["/bin/sh", "-c", _RECOVER, str(home.data), str(home.data), home.tools.path("postgres"), "--single"]
     command += ["-D", str(home.data), *words, "template1"]
     job.start(home.tools, command, {"what": f"the crash recovery of {home.node}"})
-
-
-def _ensure_standby(home: Home) -> None:
-    signal = home.data / "standby.signal"
-    if not signal.exists():
-        signal.touch(mode=0o600)
-        home.tools.account.give(signal)
-        beside.flush(home.data)
 
 
 def _start_rewind(home: Home, split: _Split, source: Source, job: Job) -> None:

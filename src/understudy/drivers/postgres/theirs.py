@@ -30,13 +30,9 @@ def put(path: Path, text: str, account: Account, *, flush: bool) -> None:
 
 def make(path: Path, account: Account) -> bool:
     """Have an empty file of that name; whether it had to be made. Raises OSError."""
-    try:
-        descriptor = os.open(path, _NEW, 0o600)
-    except FileExistsError:
+    if os.path.lexists(path):
         return False
-    if os.geteuid() == 0:
-        os.fchown(descriptor, account.uid, account.gid)
-    os.close(descriptor)
+    put(path, "", account, flush=False)
     return True
 
 
