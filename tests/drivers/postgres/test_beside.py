@@ -7,11 +7,26 @@ from pathlib import Path
 import pytest
 from tests.drivers.postgres.real import PATIENCE_S, Engine, account
 
+from understudy.core.errors import Refused
 from understudy.drivers.postgres import beside, copying, process
+from understudy.drivers.postgres.claim import Claim
 
 
 def _stumble(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, "No space left")
+
+
+def test_a_claim_on_a_full_disk(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent that could not write its claim has none: once there is room it can, and so can another."""
+    first, second = (Claim(root / "a", "node a of shop/orders", account()) for _ in range(2))
+    monkeypatch.setattr(os, "write", _stumble)
+    with pytest.raises(Refused, match="cannot be written"):
+        first.take()
+    monkeypatch.undo()
+    second.take()
+    with pytest.raises(Refused, match="another agent"):
+        first.take()
+    second.close()
 
 
 def test_places_half_made(root: Path) -> None:

@@ -49,17 +49,23 @@ class Claim:
         path = self._places.claim
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fault = self._of_another(file) or self._in_use(file)
-            if not fault and not os.fstat(file).st_size:
-                os.write(file, self._whose.encode())
-                os.fsync(file)
-                beside.flush(path.parent)
+            try:
+                self._hold(file)
+            except BaseException:
+                os.close(file)  # and with it the lock
+                raise
         except OSError as error:
             raise Refused(f"{path} cannot be written ({error.strerror}): see to its disk") from error
-        if fault:
-            os.close(file)
-            raise Refused(fault)
         self._lock = file
+
+    def _hold(self, file: int) -> None:
+        fault = self._of_another(file) or self._in_use(file)
+        if fault:
+            raise Refused(fault)
+        if not os.fstat(file).st_size:
+            os.write(file, self._whose.encode())
+            os.fsync(file)
+            beside.flush(self._places.claim.parent)
 
     def close(self) -> None:
         """Let another agent have it, for the same node."""
