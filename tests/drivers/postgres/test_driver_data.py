@@ -4,10 +4,12 @@ import asyncio
 import errno
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 
+import psycopg
 import pytest
 from tests.contract.postgres_bench import DEADLINE_MS, PostgresBench, account
 from tests.contract.postgres_bench import PASSWORD as RIGHT
@@ -256,6 +258,16 @@ async def test_a_disk_that_takes_no_more(bench: PostgresBench, monkeypatch: pyte
         (bench.data(B) / branches.KEPT).unlink()
         assert (await bench.drivers[B].observe()).position is None
     assert (await bench.drivers[B].observe()).position is not None
+
+
+async def test_a_source_that_is_off_is_noticed(bench: PostgresBench) -> None:
+    """Whoever copies from a host that goes off, or is rewound to it, hears it from TCP; else it would wait for hours."""
+    connection = await asyncio.to_thread(psycopg.connect, bench.drivers[A]._sources.of(B).conninfo)
+    with connection, socket.socket(fileno=os.dup(connection.fileno())) as tcp:
+        options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
+        idle_s, every_s, times, unheard_ms = (tcp.getsockopt(socket.IPPROTO_TCP, option) for option in options)
+    assert idle_s + every_s * times <= 60
+    assert 0 < unheard_ms <= 60_000
 
 
 async def test_ids_that_cannot_be_read(bench: PostgresBench) -> None:

@@ -13,6 +13,9 @@ from understudy.drivers.postgres.home import Source
 from understudy.drivers.postgres.settings import Place
 
 _ANSWER_S = 5.0
+_OFF = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 4, "tcp_user_timeout": 30_000}
+"""After half a minute a host of which nothing is heard counts as off, for copies and rewinds too (s, s, times, ms). One
+that pauses for less is waited for: a rewind that is cut short has the node copied anew."""
 _NOTING_S, _NOTED_AFTER = 0.1, 20
 """How often, and how many times, a new primary is asked whether it has noted which timeline it has begun."""
 _WHERE = f"""
@@ -114,4 +117,5 @@ class Sources:
             application_name=f"understudy {self.place.name}",
             gssencmode="disable",
             connect_timeout=2,
+            **_OFF,
         )
