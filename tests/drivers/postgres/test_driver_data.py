@@ -261,7 +261,7 @@ async def test_a_disk_that_takes_no_more(bench: PostgresBench, monkeypatch: pyte
 
 
 async def test_a_source_that_is_off_is_noticed(bench: PostgresBench) -> None:
-    """Whoever copies from a host that goes off, or is rewound to it, hears it from TCP; else it would wait for hours."""
+    """Whoever copies from a host that goes off, or is rewound to it, hears of it by TCP, and not after hours."""
     connection = await asyncio.to_thread(psycopg.connect, bench.drivers[A]._sources.of(B).conninfo)
     with connection, socket.socket(fileno=os.dup(connection.fileno())) as tcp:
         options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
