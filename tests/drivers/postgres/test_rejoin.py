@@ -360,6 +360,22 @@ async def test_rewind_came_to_nothing(a: Engine, b: Engine, does: str, *, whole:
     follows(a, b)
 
 
+async def test_own_settings_survive_half_a_rewind(a: Engine, b: Engine) -> None:
+    """Whatever it did to the node's own configuration in the data, the copy made after it has that as it was."""
+    own = (a.data / "postgresql.conf").read_text() + "# a's own\n"
+    (a.data / "postgresql.conf").write_text(own)
+    _diverge(a, b)
+    hba = (a.data / "pg_hba.conf").read_text()
+    spoils = 'for name in postgresql.conf pg_hba.conf; do : >"${1#--target-pgdata=}/$name"; done'
+    a.home = type(a.home)(a.name, a.data, _programs(a.root, f"{_WRITES}; {spoils}; exit 1"), a.configured.append)
+    with pytest.raises(NeedsRebuild, match="unusable"):
+        await rejoin(a, b)
+    await copying.rebuild(a.home, b.source, "2", consent=False, patience_s=PATIENCE_S)
+    assert (a.data / "postgresql.conf").read_text() == own
+    assert (a.data / "pg_hba.conf").read_text() == hba
+    follows(a, b)
+
+
 @pytest.mark.parametrize("killed", [False, True])
 async def test_a_rewind_that_was_not_begun(
     a: Engine, b: Engine, monkeypatch: pytest.MonkeyPatch, *, killed: bool

@@ -312,7 +312,8 @@ def _end(home: Home, source: Source, job: Job, purpose: dict[str, str]) -> None:
         _clear_failed(home, job)
         raise DriverFault(f"{home.node} could not be copied from {source.name}: {why}")
     if _major(home.data) == _major(places.new):
-        keep_own_files(home.data, places.new)
+        # half a rewind has put its source's there
+        keep_own_files(places.own_files if unusable(home.data) else home.data, places.new)
     _finish(home, purpose)
 
 
