@@ -2,15 +2,17 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.drivers.postgres.real import PASSWORD, PATIENCE_S, Engine
+from tests.drivers.postgres.real import PASSWORD, PATIENCE_S, Engine, until
 
 from understudy.core.errors import Refused
 from understudy.drivers.base import DriverFault
 from understudy.drivers.postgres import beside, control_file, copying
 from understudy.drivers.postgres.job import Job
+from understudy.drivers.postgres.tools import Tools
 
 
 async def test_first_data(root: Path) -> None:
@@ -99,6 +101,27 @@ async def test_copy_outlives_its_caller(a: Engine, b: Engine) -> None:
     assert (b.data / "PG_VERSION").stat().st_ino == before, "nothing moved yet"
     assert await copying.put_in_place(other.home)
     assert (b.data / "PG_VERSION").stat().st_ino != before
+
+
+async def test_one_at_a_time_makes_data(a: Engine, b: Engine) -> None:
+    """First data that nobody wants any more are not made into a copy: what makes them is ended."""
+    c = Engine("c", b.root)
+    place = c.root / "bin"
+    place.mkdir(mode=0o755)
+    slow = 'touch begun; until [ -e go ]; do sleep 0.05; done; rm -r "${1#--pgdata=}"/*'
+    (place / "initdb").write_text(f"#!/bin/sh\n{slow}\n")
+    (place / "initdb").chmod(0o755)
+    home = replace(c.home, tools=Tools(place, c.tools.account))
+    with pytest.raises(DriverFault, match="goes on"):
+        await copying.bootstrap(home, "boss", PASSWORD, patience_s=0.0)
+    first = Job(beside.of(c.data).jobs / "first")
+    until((first.directory / "run" / "begun").exists, "it was begun")
+    await copying.copy(c.home, a.source, "1", consent=False, patience_s=PATIENCE_S)
+    (first.directory / "run" / "go").touch()
+    assert await first.wait(PATIENCE_S)
+    await copying.put_in_place(c.home)
+    c.start(a)
+    c.crash()
 
 
 async def test_another_order_ends_the_copy(a: Engine, b: Engine) -> None:

@@ -97,7 +97,7 @@ async def bootstrap(home: Home, superuser: str, password: str, *, patience_s: fl
     job = Job(home.places.jobs / "first")
     await home.on_disk(partial(_must_be_empty, home))
     if job.purpose != purpose:
-        await job.end(home.tools.account)
+        await _end_makers(home)
         await home.on_disk(partial(_start_first, home, job, purpose, password))
     if not await job.wait(patience_s):
         raise DriverFault(f"{purpose['what']} is being made; it goes on by itself.")
@@ -117,7 +117,7 @@ async def copy(home: Home, source: Source, order: str, *, consent: bool, patienc
         return
     job = Job(home.places.jobs / "copy")
     if job.purpose != purpose:
-        await job.end(home.tools.account)
+        await _end_makers(home)
         await _begin(home, source, job, purpose, consent=consent)
     if not await job.wait(patience_s):
         raise DriverFault(f"{home.node} is being copied from {source.name}{_progress(job)}; it goes on by itself.")
@@ -133,6 +133,12 @@ async def rebuild(home: Home, source: Source, order: str, *, consent: bool, pati
     """Copy, and put in place. The engine is dead."""
     await copy(home, source, order, consent=consent, patience_s=patience_s)
     return await put_in_place(home)
+
+
+async def _end_makers(home: Home) -> None:
+    """End whatever makes new data, for this order or another: all of it is made in one place."""
+    for name in ("first", "copy"):
+        await Job(home.places.jobs / name).end(home.tools.account)
 
 
 def keep_own_files(data: Path, to: Path) -> None:
