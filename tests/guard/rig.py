@@ -28,6 +28,8 @@ BOUND_S = 20.0
 """More than anything here can take on a busy machine."""
 
 LEASE_S, MARGIN_S, RENEW_S = 0.6, 0.3, 0.08
+LONG_LEASE_S = 4.0
+"""Leaves a new agent the time that a busy machine may take to start one."""
 
 
 def boot_s() -> float:
@@ -166,11 +168,11 @@ class Rig:
         self.agents.remove(agent)
         return json.loads(said)
 
-    def lead(self, *, engine: bool = True, epoch: int = 1) -> subprocess.Popen[str]:
+    def lead(self, *, engine: bool = True, epoch: int = 1, lease_s: float = LEASE_S) -> subprocess.Popen[str]:
         """Start an agent that renews, with a new guard and engine or on the guard that is there; wait until it does."""
         agent = self.run(
             "lead",
-            lease_s=LEASE_S,
+            lease_s=lease_s,
             margin_s=MARGIN_S,
             renew_s=RENEW_S,
             epoch=epoch,

@@ -12,7 +12,18 @@ from pathlib import Path
 
 import pytest
 from tests.guard.proof import FAULTS, once
-from tests.guard.rig import LEASE_S, MARGIN_S, NOBODY, RENEW_S, Rig, boot_s, nobodys_python, state_of, until
+from tests.guard.rig import (
+    LEASE_S,
+    LONG_LEASE_S,
+    MARGIN_S,
+    NOBODY,
+    RENEW_S,
+    Rig,
+    boot_s,
+    nobodys_python,
+    state_of,
+    until,
+)
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: freezes a file system, or has a cgroup")
 needs_nobody = pytest.mark.skipif(nobodys_python() is None, reason="needs root, and a Python that everybody may run")
@@ -31,7 +42,7 @@ def test_engine_is_dead_and_verified_before_the_deadline(name):
 def test_storm_rages_until_it_is_killed():
     """The storm of forks of the proof is one: it lives under other pids each time one looks."""
     with Rig("storm") as rig:
-        rig.lead()
+        rig.lead(lease_s=LONG_LEASE_S)
         tops: set[str] = set()
         give_up = time.monotonic() + 20
         while len(tops) <= 5 and time.monotonic() < give_up:
@@ -44,7 +55,7 @@ def test_storm_rages_until_it_is_killed():
 def test_next_agent_goes_on_without_touching_the_engine():
     """An agent dies, another attaches and renews: same engine, and it serves all the time, beyond the old deadline."""
     with Rig("plain") as rig:
-        first = rig.lead()
+        first = rig.lead(lease_s=LONG_LEASE_S)
         engine, answers, done = rig.serves(), [], threading.Event()
 
         def use():
@@ -54,13 +65,16 @@ def test_next_agent_goes_on_without_touching_the_engine():
 
         user = threading.Thread(target=use)
         user.start()
-        for _ in range(3):
-            rig.strike(first.pid)
-            first = rig.lead(engine=False)
-            time.sleep(2 * (LEASE_S - MARGIN_S))
-        status = rig.ask()["status"]
-        done.set()
-        user.join()
+        try:
+            for _ in range(3):
+                rig.strike(first.pid)
+                over_s = boot_s() + LONG_LEASE_S
+                first = rig.lead(engine=False, lease_s=LONG_LEASE_S)
+            until(lambda: boot_s() > over_s, "the last deadline of whoever was killed")
+            status = rig.ask()["status"]
+        finally:
+            done.set()
+            user.join()
         assert set(answers) == {engine}
         assert len(answers) > 100
         assert (status["phase"], str(status["engine"])) == ("running", engine)
@@ -80,14 +94,14 @@ def test_silent_agent_does_no_harm_before_the_margin():
 def test_agent_attaches_while_the_disk_hangs():
     """With the disk of guard directory, socket and log frozen, a new agent attaches, and keeps the engine alive."""
     with Rig("plain", disk=True) as rig:
-        rig.lead()
+        rig.lead(lease_s=LONG_LEASE_S)
         rig.disk.hang()
         rig.disk = None if not rig.disk.real else rig.disk
         until(lambda: state_of(rig.agents[0].pid) in ("D", "S"), "the old agent to hang")
-        late_s = boot_s() + 2 * LEASE_S
-        agent = rig.run("lead", lease_s=LEASE_S, margin_s=MARGIN_S, renew_s=RENEW_S, epoch=1)
+        late_s = boot_s() + LONG_LEASE_S
+        agent = rig.run("lead", lease_s=LONG_LEASE_S, margin_s=MARGIN_S, renew_s=RENEW_S, epoch=1)
         assert "status" in agent.stdout.readline()
-        until(lambda: boot_s() > late_s, "two leases to pass")
+        until(lambda: boot_s() > late_s, "the old agent's lease to pass")
         assert rig.ask()["status"]["phase"] == "running"
 
 
@@ -134,7 +148,7 @@ def test_new_guard_kills_what_was_left_when_both_were_killed(as_nobody):
 def test_second_guard_of_a_node_is_refused():
     """One node has one guard: a second is not started while the first lives, and the first is not disturbed."""
     with Rig("plain") as rig:
-        rig.lead()
+        rig.lead(lease_s=LONG_LEASE_S)
         assert "runs already" in rig.ask("replace")["refused"]
         assert rig.ask()["status"]["phase"] == "running"
 
@@ -151,7 +165,7 @@ def test_deadline_is_on_the_clock_that_counts_suspend():
 def test_root_guard_is_hard_and_its_engine_is_not():
     """Where we may, the guard is locked in memory and real-time, and hands neither on to the engine."""
     with Rig("plain") as rig:
-        rig.lead()
+        rig.lead(lease_s=LONG_LEASE_S)
 
         def facts(pid):
             locked = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "VmLck" in line)
@@ -165,7 +179,7 @@ def test_root_guard_is_hard_and_its_engine_is_not():
 def test_guard_without_privileges_says_what_it_lacks():
     """Each thing that the host does not give is named, with what would grant it."""
     with Rig("plain", as_nobody=True) as rig:
-        rig.lead()
+        rig.lead(lease_s=LONG_LEASE_S)
         weak = " ".join(rig.status["weak"])
         assert all(word in weak for word in ("cgroup", "CAP_IPC_LOCK", "CAP_SYS_NICE", "CAP_SYS_RESOURCE"))
         assert Path(f"/proc/{rig.status['engine']}").stat().st_uid == NOBODY
