@@ -218,6 +218,6 @@ def test_it_is_fast_enough() -> None:
     """A journal of 10 000 entries is read in a blink (some 10 µs an entry; the bound is generous)."""
     event = Event(EventKind.ENDPOINT_DOWN, "w1 is down: connection refused", Name("web"), Name("w1"), (("downs", 1),))
     data = encode(Page(tuple(Entry(number, 1.0, event) for number in range(1000))))
-    began_s = time.perf_counter()
+    began_s = time.process_time()
     assert len(decode(Page, data).entries) == 1000
-    assert time.perf_counter() - began_s < 0.5
+    assert time.process_time() - began_s < 0.5

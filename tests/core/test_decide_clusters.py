@@ -162,7 +162,7 @@ def test_a_decision_is_quick():
     stage = staged("cluster postgres zero_loss a,b,c,d,e,f,g,h,i acks=2\ncrash a\ndecide\ndecide\nact\ndecide")
     view, took = stage._view(), []
     for _ in range(101):
-        began = time.perf_counter()
+        began = time.process_time()
         decide(view, NOW)
-        took.append(time.perf_counter() - began)
+        took.append(time.process_time() - began)
     assert sorted(took)[50] < 0.005

@@ -163,9 +163,9 @@ def test_unchanged_looks_cost_next_to_nothing():
         views.append(PoolView(story.service, story.record, story.seen, story.previous, story.memory))
     best_s = 9e9
     for _ in range(3):
-        begin_s = time.perf_counter()
+        begin_s = time.process_time()
         decisions = [decide(view, now) for view in views]
-        best_s = min(best_s, time.perf_counter() - begin_s)
+        best_s = min(best_s, time.process_time() - begin_s)
     assert all(
         d.record is v.record and not d.events and d.memory is v.memory for d, v in zip(decisions, views, strict=True)
     )

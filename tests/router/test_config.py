@@ -194,12 +194,12 @@ def test_a_thousand_services_take_little_time_and_one_change_next_to_none(layout
         replace(service(f"s{number}", *(endpoint(f"e{each}") for each in range(10))), listen=Address("::", number + 1))
         for number in range(1000)
     ]
-    began = time.perf_counter()
+    began = time.process_time()
     first = render(state(*services), layout, FACTS)
-    whole_s = time.perf_counter() - began
+    whole_s = time.process_time() - began
     services[500] = replace(services[500], endpoints=(endpoint("e0", weight=5), *services[500].endpoints[1:]))
-    began = time.perf_counter()
+    began = time.process_time()
     second = render(state(*services), layout, FACTS)
     assert whole_s < 1.0
-    assert time.perf_counter() - began < whole_s / 2
+    assert time.process_time() - began < whole_s / 2
     assert first.config != second.config

@@ -249,10 +249,10 @@ def test_groups_that_cannot_serve():
 )
 def test_what_is_no_document_is_refused_at_its_line(text, line, words):
     """Broken, hostile or huge text ends in one sentence with its line, at once."""
-    began_s = time.monotonic()
+    began_s = time.process_time()
     fault = faults_of(text)[-1]
     assert (fault.line, words in fault.text) == (line, True), fault
-    assert time.monotonic() - began_s < 5
+    assert time.process_time() - began_s < 5
 
 
 def test_aliases_cannot_blow_up():
@@ -308,9 +308,9 @@ def test_a_large_spec_is_read_quickly():
         + "".join(f"      - {{name: w{m}, address: 10.0.0.{m}:{9000 + n}, weight: 2}}\n" for m in range(10))
         for n in range(1000)
     )
-    began_s = time.monotonic()
+    began_s = time.process_time()
     assert len(spec_of(f"cluster: big\nservices:\n{services}").services) == 1000
-    assert time.monotonic() - began_s < 5  # 0.3 s on an idle core
+    assert time.process_time() - began_s < 5  # 0.3 s on an idle core
 
 
 def test_clashes_are_those_of_the_core():
