@@ -4,7 +4,6 @@ import atexit
 import json
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,17 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tests.ports import free_port
+
 PATIENCE_S = 30.0
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [int(each.getsockname()[1]) for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 @dataclass
@@ -78,7 +69,7 @@ class Etcd:
         self.folder = Path(tempfile.mkdtemp(prefix="us-etcd-", dir="/tmp"))
         self.scheme = scheme
         self.members: list[Member] = []
-        ports = free_ports(2 * count)
+        ports = [free_port() for _ in range(2 * count)]
         everybody = ",".join(f"m{n}=http://127.0.0.1:{ports[2 * n + 1]}" for n in range(count))
         for n in range(count):
             home = self.folder / f"m{n}"
@@ -143,14 +134,30 @@ class Etcd:
             time.sleep(0.05)
 
     def leader(self) -> Member:
+        """Who leads; waits while nobody does, or somebody who is dead, or nobody answers."""
         deadline_s = time.monotonic() + PATIENCE_S
-        while not (leader := self.post(self.running(), "maintenance/status", {}).get("leader")):  # they elect one
-            assert time.monotonic() < deadline_s, "etcd elects no leader"
-            time.sleep(0.02)
-        return next(member for member in self.members if member.process and self.id(member) == leader)
+        while True:
+            try:
+                leader = self.post(self.running(), "maintenance/status", {})["leader"]
+                return next(member for member in self.members if member.process and self.id(member) == leader)
+            except (OSError, KeyError, ValueError, StopIteration):
+                assert time.monotonic() < deadline_s, "etcd elects no leader"
+                time.sleep(0.02)
 
     def id(self, member: Member) -> str:
         return str(self.post(member, "maintenance/status", {})["header"]["member_id"])
+
+    def move_leader(self) -> None:
+        """Let another member lead; again when they had just elected one by themselves."""
+        deadline_s = time.monotonic() + PATIENCE_S
+        while True:
+            leader = self.leader()
+            try:
+                other = next(member for member in self.members if member.process and member is not leader)
+                return self.ctl("move-leader", f"{int(self.id(other)):x}", member=leader)
+            except (OSError, subprocess.CalledProcessError):
+                assert time.monotonic() < deadline_s, "etcd's leader does not move"
+                time.sleep(0.1)
 
     def running(self) -> Member:
         return next(member for member in self.members if member.process)
