@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import os
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from tests.ports import free_port
 
 from understudy.core.model import Balance, Endpoint, Group, HealthPolicy, Kind, PoolService, Spec
 from understudy.core.pools import Admin, PoolRecord
@@ -26,11 +27,7 @@ CHECKS = HealthPolicy(interval_ms=100, timeout_ms=90, fall=2, rise=2, slow_start
 
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on at this moment, all different."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind((HOST, 0))
-        return [each.getsockname()[1] for each in sockets]
+    return [free_port(HOST) for _ in range(count)]
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import time
 import aiohttp
 import pytest
 from tests.api.fake_operator import FakeOperator
+from tests.ports import free_port
 
 from understudy.api.app import create_app
 from understudy.api.port import bind
@@ -15,12 +16,6 @@ from understudy.api.server import serving
 from understudy.core.errors import Fault
 from understudy.core.events import EventKind
 from understudy.core.text import Address
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 async def test_serves_streams_and_lets_go():

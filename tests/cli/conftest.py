@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 from tests.api.fake_operator import FakeOperator
+from tests.ports import free_port
 from typer.testing import CliRunner
 
 from understudy.api.app import create_app
@@ -37,14 +38,6 @@ def api_of(operator):
         loop.call_soon_threadsafe(down.set)
         thread.join(20)
         loop.close()
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 @pytest.fixture

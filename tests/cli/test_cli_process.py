@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from tests.api.fake_operator import FakeOperator
-from tests.cli.conftest import api_of, free_port
+from tests.cli.conftest import api_of
+from tests.ports import free_port
 
 from understudy.core.errors import Refused
 from understudy.core.events import EventKind

@@ -17,7 +17,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from tests.cli.conftest import free_port
+from tests.ports import free_port
 
 UNDERSTUDY = str(Path(sys.executable).with_name("understudy"))
 SERVER = Path(__file__).parents[2] / "examples" / "server.py"

@@ -8,10 +8,11 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
+
+from tests.ports import free_port
 
 from understudy.control.clock import SystemClock
 from understudy.control.cluster.guarded import GuardedEngine
@@ -55,14 +56,13 @@ class Link:
 
     def __init__(self, target: int) -> None:
         self.target = target
-        self.port = 0
+        self.port = free_port()
         self.open = True
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
 
     def cut(self) -> None:
         self.open = False
@@ -115,12 +115,8 @@ class PostgresBench:
 
     async def begin(self) -> None:
         """Have the nodes, all of them dead."""
-        with contextlib.ExitStack() as stack:  # all at once, so that they differ
-            for name in NODES:
-                held = stack.enter_context(socket.socket())
-                held.bind(("127.0.0.1", 0))
-                self.addresses[name] = Address("127.0.0.1", held.getsockname()[1])
         for name in NODES:
+            self.addresses[name] = Address("127.0.0.1", free_port())
             self._links[name] = Link(self.addresses[name].port)
             await self._links[name].start()
             (self.root / name).mkdir()

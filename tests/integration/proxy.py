@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from tests.hosts import Host
+from tests.ports import free_port
 
 from understudy.core.model import Endpoint, PoolService, Spec
 from understudy.core.pools import PoolRecord
@@ -33,13 +34,6 @@ from understudy.router.layout import Layout
 from understudy.router.names import backend_name, server_name
 
 CHECK_PATH = "/healthz"
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

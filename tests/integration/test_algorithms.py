@@ -5,7 +5,8 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from tests.integration.proxy import CHECK_PATH, Proxy, Server, ask, ask_many, ask_on, free_port, servers
+from tests.integration.proxy import CHECK_PATH, Proxy, Server, ask, ask_many, ask_on, servers
+from tests.ports import free_port
 
 from understudy.core.model import (
     Affinity,

@@ -20,10 +20,10 @@ from tests.integration.proxy import (
     ServerProcess,
     ask,
     ask_many,
-    free_port,
     server_processes,
     servers,
 )
+from tests.ports import free_port
 
 from understudy.core.model import (
     AgentCheck,

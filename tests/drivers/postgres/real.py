@@ -3,12 +3,12 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
 
 import psycopg
+from tests.ports import free_port
 
 from understudy.core.text import Name
 from understudy.drivers.base import DriverFault
@@ -31,12 +31,6 @@ QUICK = (
 
 def account() -> Account:
     return Account.named("postgres") if os.geteuid() == 0 else Account.own()
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 class Engine:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from tests.drivers.postgres.real import PASSWORD, Engine, copy_tree, free_port, until
+from tests.drivers.postgres.real import PASSWORD, Engine, copy_tree, until
+from tests.ports import free_port
 
 from understudy.drivers.postgres.branches import KEPT
 
@@ -116,4 +117,4 @@ def test_adoption(up: Up) -> None:
     assert up.ask("write", "INSERT INTO t VALUES (1001) RETURNING n") == [(1001,)]
     for name in ("a", "b", "c"):
         until(lambda name=name: up.ask(name, count) == [(1001,)], f"{name} has it all")
-    until(lambda: up.cluster()["phase"] == "steady", "nothing is under way")
+    until(lambda: up.cluster().get("phase") == "steady", "nothing is under way")

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.drivers.postgres.real import PASSWORD, PROGRAMS, account, copy_tree, free_port, until
+from tests.drivers.postgres.real import PASSWORD, PROGRAMS, account, copy_tree, until
 from tests.drivers.postgres.test_adoption import Up
+from tests.ports import free_port
 from tests.store.etcd import Etcd
 
 from understudy.drivers.postgres.claim import Claim
