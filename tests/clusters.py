@@ -94,14 +94,14 @@ class Client:
         """Whether the session still carries data both ways."""
         try:
             self.writer.write(b"x\n")
-            return await asyncio.wait_for(self.reader.readline(), 5) == b"x\n"
+            return await asyncio.wait_for(self.reader.readline(), 20) == b"x\n"
         except OSError:
             return False
 
     async def is_cut(self) -> bool:
-        """Whether the session has been ended; waits a little for it."""
+        """Whether the session has been ended; waits for it."""
         try:
-            return await asyncio.wait_for(self.reader.read(1), 2) == b""
+            return await asyncio.wait_for(self.reader.read(1), 20) == b""
         except TimeoutError:
             return False
         except OSError:

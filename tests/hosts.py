@@ -36,8 +36,8 @@ HERE = "here"
 
 NAMESPACES = Path("/run/netns")
 _OURS = re.compile(r"ustest-(?P<owner>\d+)-(?P<number>\d+)-.+")
-_KILL_S = 10.0
-_ENTER_S = 5.0
+_KILL_S = 60.0
+_ENTER_S = 60.0
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -84,7 +84,7 @@ class Host:
                     return
             time.sleep(0.001)
 
-    def run(self, argv: Sequence[str], timeout_s: float = 10.0) -> str:
+    def run(self, argv: Sequence[str], timeout_s: float = 60.0) -> str:
         """Run a program on this host to its end and answer its output; RuntimeError when it fails."""
         return _run("ip", "netns", "exec", self.namespace, *argv, timeout_s=timeout_s)
 
@@ -305,7 +305,7 @@ def _batch(namespace: str, lines: Sequence[str]) -> None:
     _run("ip", "-n", namespace, "-batch", "-", input_text="\n".join(lines))
 
 
-def _run(*argv: str, input_text: str | None = None, timeout_s: float = 10.0) -> str:
+def _run(*argv: str, input_text: str | None = None, timeout_s: float = 60.0) -> str:
     done = subprocess.run(argv, input=input_text, capture_output=True, text=True, timeout=timeout_s, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(argv)} failed: {done.stderr.strip() or done.stdout.strip()}")

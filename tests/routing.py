@@ -154,7 +154,7 @@ async def end_proxy(directory: Path, router: HAProxyRouter) -> None:
         await left.end()
 
 
-async def eventually(holds: Callable[[], Awaitable[bool]], timeout_s: float = 10.0) -> None:
+async def eventually(holds: Callable[[], Awaitable[bool]], timeout_s: float = 20.0) -> None:
     """Wait until it holds; fail loudly when it never does."""
     deadline = time.monotonic() + timeout_s
     while not await holds():
@@ -162,7 +162,7 @@ async def eventually(holds: Callable[[], Awaitable[bool]], timeout_s: float = 10
         await asyncio.sleep(0.02)
 
 
-async def get(port: int, timeout_s: float = 5.0) -> str:
+async def get(port: int, timeout_s: float = 10.0) -> str:
     """One GET on a connection of its own: the body, or 'failed: …'."""
     try:
         async with asyncio.timeout(timeout_s):

@@ -264,7 +264,7 @@ async def test_no_get_fails_when_a_server_is_lost(kind, fault):
         may_fail = 0 if kind is Kind.HTTP else 80
         assert gets.total() - gets[200] <= may_fail, gets
         assert posts.total() - posts[200] <= 20, posts
-        assert max(answer.seconds for answer in answers) < 4
+        assert max(answer.seconds for answer in answers) < 15
         if fault == "hangs":
             pool[0].signal(signal.SIGCONT)  # what waited in its sockets runs now
             await asyncio.sleep(0.5)

@@ -182,7 +182,7 @@ async def test_a_full_disk_holds_up_no_failover(directory: Path, cluster: Cluste
         said = router.events()
         await router.follow(ORDERS, route(2, B, C))
         assert (await cluster.writer()).node == "b"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while "would not know" not in (await anext(said)).text:
                 pass
         blocked.rmdir()
@@ -293,7 +293,7 @@ async def test_the_agents_word_opens_nobody_and_a_route_waits_for_no_word(direct
         assert await is_held(waiting)
         cluster.roles.answers["b primary"] = "up"
         await router.follow(ORDERS, route(1, B, A))
-        assert (await asyncio.wait_for(waiting, 1)).node == "b"
+        assert (await asyncio.wait_for(waiting, 20)).node == "b"
 
 
 async def test_reading_goes_to_standbys_and_to_the_primary_as_the_last_resort(directory: Path, cluster: Cluster):

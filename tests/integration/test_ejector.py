@@ -48,7 +48,7 @@ async def test_a_server_that_fails_its_users_behind_a_good_check_is_held_out():
     web = service("web", ports[2], [Backend("w1", ports[3]), *honest])
     web = replace(
         web,
-        health=replace(CHECKS, check=HttpCheck(HttpPath("/healthz"))),
+        health=replace(CHECKS, check=HttpCheck(HttpPath("/healthz")), timeout_ms=5000),
         ejection=EjectionPolicy(hold_ms=60_000, errors=5, window_ms=2_000),
     )
     async with liar(ports[3]):

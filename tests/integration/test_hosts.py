@@ -1,5 +1,6 @@
 """The test hosts themselves: links, cuts, losses, processes, and that nothing is left behind, whatever happens."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -26,20 +27,28 @@ ECHO = (
 )
 
 
-def answers(address: str, asked: int = 1, wait_s: float = 0.3) -> int:
-    """How many of `asked` datagrams to the echo server come back."""
+SOON_S, SURELY_S = 0.3, 20.0
+"""How long nobody may answer; how long somebody may take on a busy machine."""
+
+
+def answers(address: str, asked: int = 1, wait_s: float = SOON_S) -> int:
+    """How many of `asked` datagrams to the echo server come back, each of them that long after the one before."""
+    back = 0
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as here:
         here.settimeout(wait_s)
         here.connect((address, 9000))
-        back = 0
         for number in range(asked):
             here.send(b"%d" % number)
-            try:
+        with contextlib.suppress(TimeoutError, ConnectionRefusedError):
+            while back < asked:
                 here.recv(100)
                 back += 1
-            except (TimeoutError, ConnectionRefusedError):
-                continue
     return back
+
+
+def answered(address: str) -> bool:
+    """Whether a datagram comes back, however busy the machine is."""
+    return answers(address, wait_s=SURELY_S) == 1
 
 
 @pytest.fixture
@@ -59,11 +68,13 @@ def start_echo(hosts: Hosts) -> subprocess.Popen[str]:
 def test_links_and_processes(hosts: Hosts) -> None:
     """A pulled cable silences a host until it is put back; stop, continue and kill reach the very process."""
     echo = start_echo(hosts)
-    assert answers(hosts["a"].address) == 1
+    assert answered(hosts["a"].address)
     hosts["a"].link_down()
     assert answers(hosts["a"].address) == 0
     hosts["a"].link_up()
-    assert answers(hosts["a"].address, asked=20, wait_s=0.5) >= 1  # the first may be lost while neighbours are found
+    give_up_s = time.monotonic() + SURELY_S
+    while not answers(hosts["a"].address):  # the first may be lost while neighbours are found
+        assert time.monotonic() < give_up_s, "the cable is back and nobody answers"
     assert hosts["a"].pids() == [echo.pid]
     os.kill(echo.pid, signal.SIGSTOP)
     assert answers(hosts["a"].address) == 0
@@ -80,21 +91,21 @@ def test_inside_reaches_what_only_the_host_can(hosts: Hosts) -> None:
 
     assert loopback() != 0, "the caller's loopback must not be there"
     start_echo(hosts)
-    assert hosts["a"].inside(answers, hosts["a"].address) == 1
-    assert answers(hosts["a"].address) == 1
+    assert hosts["a"].inside(answered, hosts["a"].address)
+    assert answered(hosts["a"].address)
 
 
 def test_cut_is_one_way(hosts: Hosts) -> None:
     """With the way back cut, requests still arrive and answers do not; with the way there cut, nothing arrives."""
     echo = start_echo(hosts)
     assert echo.stdout is not None
-    assert answers(hosts["a"].address) == 1
+    assert answered(hosts["a"].address)
     hosts.cut("a", HERE)
     assert answers(hosts["a"].address) == 0
     hosts.cut(HERE, "a")
     assert answers(hosts["a"].address) == 0
     hosts.mend()
-    assert answers(hosts["a"].address) == 1
+    assert answered(hosts["a"].address)
     echo.kill()
     assert len(echo.stdout.readlines()) == 3, "the request of the second cut must not have arrived"
 
@@ -103,7 +114,7 @@ def test_loss_is_a_share(hosts: Hosts) -> None:
     """Half of the packets lost means about half of the answers missing."""
     start_echo(hosts)
     hosts.lose(HERE, "a", 50)
-    assert 10 <= answers(hosts["a"].address, asked=60, wait_s=0.02) <= 50
+    assert 10 <= answers(hosts["a"].address, asked=60, wait_s=1.0) <= 50
 
 
 OWNER = (
@@ -128,7 +139,7 @@ def test_nothing_is_left(how: signal.Signals) -> None:
         namespace, pid = owner.stdout.readline().split()
         assert (NAMESPACES / namespace).exists()
         owner.send_signal(how)
-        owner.wait(20)
+        owner.wait(60)
     finally:
         owner.kill()
         owner.wait()

@@ -153,7 +153,9 @@ async def test_a_disk_that_takes_no_more_stops_a_reload_and_not_a_live_change(
 async def test_command_checks_that_could_not_run_are_refused(directory: Path, backend: Backend):
     """A folder that HAProxy's user may not enter would make every command check fail; with its cure, the check runs."""
     web = service("web", free_ports(1)[0], [backend])
-    web = replace(web, health=replace(CHECKS, check=CommandCheck(("/bin/sh", "-c", 'test "$PORT" -gt 0'))))
+    web = replace(
+        web, health=replace(CHECKS, check=CommandCheck(("/bin/sh", "-c", 'test "$PORT" -gt 0')), timeout_ms=5000)
+    )
     enter(directory, 0o700)
     router = HAProxyRouter(Layout(directory), threads=1)
     with pytest.raises(RouterFault, match=f"may not enter {directory}"):

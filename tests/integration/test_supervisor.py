@@ -201,9 +201,10 @@ AGENT = textwrap.dedent(
     from understudy.control.supervisor import Supervisor
 
     async def main():
-        directory = Path(sys.argv[1])
-        await Supervisor(directory, lambda event: None).start(spec(directory, w1=SLEEPER, w2=SLEEPER, w3=SLEEPER))
-        await asyncio.sleep(0.2)
+        directory, events = Path(sys.argv[1]), []
+        await Supervisor(directory, events.append).start(spec(directory, w1=SLEEPER, w2=SLEEPER, w3=SLEEPER))
+        while len(events) < 3:  # each tells that it was started
+            await asyncio.sleep(0.01)
         print("running", flush=True)
         await asyncio.sleep(1000)
 

@@ -19,7 +19,7 @@ def server():
         port = free.getsockname()[1]
     process = subprocess.Popen([sys.executable, "server.py", "w1", str(port)], cwd=EXAMPLES)
     try:
-        until_s = time.monotonic() + 10
+        until_s = time.monotonic() + 30
         while socket.socket().connect_ex(("127.0.0.1", port)) and time.monotonic() < until_s:
             time.sleep(0.02)
         yield process, port
@@ -31,7 +31,7 @@ def server():
 def test_the_server_answers_and_ends(server):
     """It says its name, keeps the connection, is healthy, and ends at once at SIGTERM, an open connection or not."""
     process, port = server
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     answers = []
     for method, path in (("GET", "/"), ("GET", "/healthz"), ("HEAD", "/"), ("GET", "/nothing"), ("GET", "/")):
         connection.request(method, path)
@@ -46,5 +46,5 @@ def test_the_server_answers_and_ends(server):
         (200, b"w1\n", True),
     ]
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=5) == 0
+    assert process.wait(timeout=20) == 0
     connection.close()
