@@ -10,6 +10,7 @@ import pytest
 from tests.api.fake_operator import FakeOperator
 from tests.ports import free_port
 
+from understudy.api import server
 from understudy.api.app import create_app
 from understudy.api.port import bind
 from understudy.api.server import serving
@@ -18,12 +19,13 @@ from understudy.core.events import EventKind
 from understudy.core.text import Address
 
 
-async def test_serves_streams_and_lets_go():
+async def test_serves_streams_and_lets_go(monkeypatch):
     """It answers, streams live, leaves the signal handlers alone, and ends at once even while somebody watches."""
+    monkeypatch.setattr(server, "LAST_ANSWERS_S", 40)
     operator = FakeOperator()
     address = Address("127.0.0.1", free_port())
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    async with aiohttp.ClientSession(f"http://{address}") as client, asyncio.timeout(20):
+    async with aiohttp.ClientSession(f"http://{address}") as client, asyncio.timeout(60):
         async with serving(create_app(operator), bind(address)):
             assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
             async with client.get("/api/v1/status") as answer:
@@ -33,7 +35,7 @@ async def test_serves_streams_and_lets_go():
             assert await stream.content.readline() == b"id: 1\n"
             assert b"web is up" in await stream.content.readline()
             leaving_s = time.monotonic()
-        assert time.monotonic() - leaving_s < 1.5
+        assert time.monotonic() - leaving_s < 20
         assert await stream.content.read() == b"\n"
         stream.close()
     bind(address).close()

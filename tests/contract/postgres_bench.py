@@ -30,8 +30,8 @@ from understudy.drivers.postgres.tools import Account
 A, B, C = NODES = Name("a"), Name("b"), Name("c")
 ANY_ONE = SyncConfig(frozenset({B, C}), 1)
 PASSWORD = "a word of \\ and ' and :"
-ACKED_S = 1.0
-"""How long a client waits for its acknowledgement."""
+ACKED_S, IN_VAIN_S = 20.0, 1.0
+"""How long a client waits for its acknowledgement: where there should be one, and where not."""
 DEADLINE_MS = 60_000
 LAST_EPOCH = 99
 _TABLE = "CREATE TABLE IF NOT EXISTS history (number serial, word text)"
@@ -191,7 +191,7 @@ class PostgresBench:
             driver, process = self.drivers[name], self.processes[name]
             try:
                 with contextlib.suppress(DriverFault):  # it does not run
-                    await process.stop(signal.SIGQUIT, within_s=ACKED_S, epoch=LAST_EPOCH)
+                    await process.stop(signal.SIGQUIT, within_s=IN_VAIN_S, epoch=LAST_EPOCH)
                 await driver.perform(Close(name, "born-1", LAST_EPOCH, DEADLINE_MS))
             finally:
                 await driver.close()
@@ -206,14 +206,14 @@ class PostgresBench:
     def driver(self, name: Name) -> PostgresDriver:
         return self.drivers[name]
 
-    async def write(self, name: Name, text: str) -> bool:
+    async def write(self, name: Name, text: str, *, in_vain: bool = False) -> bool:
         """Whether the write of a client, who comes by TCP, was acknowledged in time."""
         address = self.addresses[name]
         conninfo = client.conninfo(
             host=address.host, port=address.port, user="postgres", dbname="postgres", password=PASSWORD
         )
         try:
-            async with asyncio.timeout(ACKED_S):
+            async with asyncio.timeout(IN_VAIN_S if in_vain else ACKED_S):
                 await client.once(conninfo, f"{_TABLE}; INSERT INTO history (word) VALUES ('{text}')")
         except (TimeoutError, DriverFault):
             return False

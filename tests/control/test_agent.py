@@ -30,7 +30,7 @@ async def eventually(true: Callable[[], object]) -> None:
 async def seen(stage: Stage, operator: Operator) -> None:
     """Let the agent look for the first time."""
     await stage.clock.advance(1)
-    for _ in range(1000):
+    for _ in range(10_000):
         if (await operator.status()).services[0].health is not ServiceHealth.UNKNOWN:
             return
         await asyncio.sleep(0.001)
@@ -259,7 +259,8 @@ async def test_a_command_ends_only_when_nothing_is_in_flight_on_its_endpoint(sta
         assert running(stage.run_dir) == (before,)
         assert slot_admin(stage) is Admin.DRAIN
         stage.proxy.sessions.clear()
-        await stage.clock.advance(0.05)
+        while not applying.done():
+            await stage.clock.advance(0.05)
         await applying
         [after] = running(stage.run_dir)
         assert after != before

@@ -1,6 +1,7 @@
 """Every way of balancing, with real traffic through the real HAProxy: the distribution that its definition asks for."""
 
 import asyncio
+import time
 from collections import Counter
 from dataclasses import replace
 
@@ -199,15 +200,18 @@ async def test_slow_start_raises_the_share_of_a_server_that_came_back():
     async with servers("a", "b") as (a, b):
         service = web(a.endpoint(weight=10), b.endpoint(weight=10), health=replace(HEALTH, slow_start_ms=4000))
         async with Proxy(service) as proxy:
-            await b.stop()
-            await proxy.until_status("web", "b", "DOWN")
-            await b.start()
-            await proxy.until_status("web", "b", "UP")
-            shares = []
-            for _ in range(3):
-                served = await ask_many(service, 100)
-                shares.append(served["b"])
+            for _ in range(5):
+                await b.stop()
+                await proxy.until_status("web", "b", "DOWN")
+                await b.start()
+                await proxy.until_status("web", "b", "UP")
+                began_s = time.monotonic()
+                shares = [(await ask_many(service, 100))["b"]]
+                if time.monotonic() - began_s < 1:  # a busy machine may be late to look
+                    break
+            for _ in range(2):
                 await asyncio.sleep(1.2)
+                shares.append((await ask_many(service, 100))["b"])
             await proxy.until(lambda: proxy.row("web", "b")["weight"] == "10", "the whole weight is back")
             shares.append((await ask_many(service, 100))["b"])
             assert shares[0] < 30, shares
