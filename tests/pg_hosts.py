@@ -163,13 +163,13 @@ class Ground:
         file = str(self.folder / "snapshot")
         environment = {**os.environ, "ETCDCTL_API": "3"}
         save = ["etcdctl", "--endpoints", self.endpoints[0], "snapshot", "save", file]
-        subprocess.run(save, env=environment, check=True, capture_output=True, timeout=20)
+        subprocess.run(save, env=environment, check=True, capture_output=True, timeout=60)
         self.wipe_etcd()
         for host in ENGINES:
             restore = ["etcdctl", "snapshot", "restore", file, "--name", host, "--initial-cluster-token", token]
             restore += ["--initial-cluster", self._everybody(), "--data-dir", str(self.folder / "etcd" / host / "data")]
             restore += ["--initial-advertise-peer-urls", f"http://{self.hosts[host].address}:{ETCD_PEERS}"]
-            subprocess.run(restore, env=environment, check=True, capture_output=True, timeout=20)
+            subprocess.run(restore, env=environment, check=True, capture_output=True, timeout=60)
         self.start_etcd()
 
     def etcd_leader(self) -> str | None:
@@ -188,11 +188,19 @@ class Ground:
 
     def move_etcd_leader(self, host: str) -> None:
         """Let this host's member lead."""
+        wait_until(lambda: self._moved(host), f"etcd is led from {host}", every_s=0.02)
+
+    def _moved(self, host: str) -> bool:
+        """Whether that member leads, or was just made to: somebody else may move it on at once."""
         leader = self.etcd_leader()
-        if leader not in (None, host):
+        if leader in (None, host):
+            return leader == host
+        try:
             wanted = self._etcd(host, "maintenance/status", {})["header"]["member_id"]
             self._etcd(leader, "maintenance/transfer-leadership", {"targetID": wanted})
-        wait_until(lambda: self.etcd_leader() == host, f"etcd is led from {host}", 10)
+        except (OSError, ValueError):  # they have just elected another one
+            return False
+        return True
 
     def _etcd(self, host: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
         request = urllib.request.Request(
@@ -328,14 +336,15 @@ class Engines(Ground):
         """Wait until all is well and clients can write."""
         try:
             wait_until(self.is_steady, "the cluster is steady", patience_s)
-            wait_until(self.accepts_writes, "the write port accepts writes", 20)
+            wait_until(self.accepts_writes, "the write port accepts writes", 40)
         except TimeoutError as late:
             raise TimeoutError(f"{late}\n{self.said()}") from None
 
     def accepts_writes(self) -> bool:
         """Whether a client can write."""
+        sql = "CREATE TABLE IF NOT EXISTS tried (at timestamptz); INSERT INTO tried VALUES (now())"
         try:
-            ask(self.conninfo, "CREATE TABLE IF NOT EXISTS tried (at timestamptz); INSERT INTO tried VALUES (now())")
+            ask(self.conninfo, sql, deadline_s=5.0)
         except Failed:
             return False
         return True
@@ -462,7 +471,7 @@ class PgHosts(Engines):
     def end_agent(self, host: str) -> None:
         """Let it end in order (SIGTERM), and wait."""
         self.agents[host].terminate()
-        self.agents[host].wait(30)
+        self.agents[host].wait(60)
 
     def kill_agent(self, host: str) -> float:
         """SIGKILL it; its engine and router go on."""
@@ -490,7 +499,7 @@ class PgHosts(Engines):
         shown = ["ps", "-o", "pid,ppid,stat,wchan:20,etime,args", "-p", pids or "0"]
         return f"{output}\n{nodes}\n{subprocess.run(shown, capture_output=True, text=True, check=False).stdout}"
 
-    def ask(self, path: str, body: dict[str, Any] | None = None, *, of: str = ROUTER, patience_s: float = 5.0) -> Any:
+    def ask(self, path: str, body: dict[str, Any] | None = None, *, of: str = ROUTER, patience_s: float = 15.0) -> Any:
         """Ask the API of that host's agent, as a person there would. OSError when it does not answer."""
 
         def fetch() -> Any:
@@ -595,7 +604,7 @@ class PgHosts(Engines):
     def hang_disk(self, host: str) -> float:
         """From now on no write to it comes back."""
         struck_s = time.monotonic()
-        subprocess.run(["fsfreeze", "-f", self.state(host)], check=True, timeout=20)
+        subprocess.run(["fsfreeze", "-f", self.state(host)], check=True, timeout=60)
         return struck_s
 
     def unhang_disk(self, host: str) -> None:

@@ -57,6 +57,10 @@ class Trial:
             if not well:
                 sys.stdout.write(f"{self._history()}\n")  # pytest shows it with what failed
 
+    def lasts(self, lasting_s: float) -> None:
+        """So long nobody may be able to write because of what is done to them, on top of what it takes afterwards."""
+        self._outage_s += lasting_s
+
     def standbys(self) -> list[str]:
         """The nodes that were not primary when it began."""
         return [node for node in NODES if node != self.primary]
@@ -105,26 +109,26 @@ class Trial:
         self.wait_writing()
         outage_s = self.outage_s()
         self.ledger.end()
-        assert outage_s < self._outage_s
+        assert outage_s < self._outage_s + self.ledger.stall_s
         audit = self.ledger.audit()
         assert audit.acknowledged
         assert not audit.lost
-        assert _told(lambda: _writable(self._pg)) == [_told(self._pg.primary)]
+        wait_until(lambda: _leads_alone(self._pg), "the primary takes writes", 60)
         for node in NODES:
             _everything_arrives(self._pg, self.ledger, node)
-        assert check_journal(_told(lambda: journal(self._pg))) == ()
+        assert check_journal(patiently(lambda: journal(self._pg))) == ()
 
 
 _OVER = ("rejoining", "steady")
 
 
-def _told(question: Callable[[], T]) -> T:
+def patiently(question: Callable[[], T]) -> T:
     """Its answer, asked again for a while.
 
     The store may have no leader, since a member that was cut off makes the others elect anew; and a node that was down
     for a second only may not have been missed yet, nor be up again.
     """
-    give_up_s = time.monotonic() + 20
+    give_up_s = time.monotonic() + 60
     while True:
         try:
             return question()
@@ -132,6 +136,13 @@ def _told(question: Callable[[], T]) -> T:
             if time.monotonic() > give_up_s:
                 raise
             time.sleep(0.1)
+
+
+def _leads_alone(pg: PgHosts) -> bool:
+    """Whether just the primary takes writes; two that do are never right."""
+    writable = patiently(lambda: _writable(pg))
+    assert len(writable) < 2, f"{writable} take writes"
+    return writable == [patiently(pg.primary)]
 
 
 def _writable(pg: PgHosts) -> list[str]:
@@ -147,14 +158,14 @@ def _everything_arrives(pg: PgHosts, ledger: Ledger, node: str) -> None:
         except Failed:
             return False
 
-    wait_until(arrived, f"{node} has all that was acknowledged", 20)
+    wait_until(arrived, f"{node} has all that was acknowledged", 60)
 
 
-def journal(pg: PgHosts) -> list[Entry]:
-    """All entries of the cluster's journal."""
+def journal(pg: PgHosts, since: int = 0) -> list[Entry]:
+    """All entries of the cluster's journal above that number."""
     entries: list[Entry] = []
     while True:
-        after = entries[-1].number if entries else 0
+        after = entries[-1].number if entries else since
         page = pg.ask(f"events?after={after}&limit={PAGE}&service={SERVICE}")
         entries += [_entry(one) for one in page]
         if len(page) < PAGE:
@@ -163,7 +174,7 @@ def journal(pg: PgHosts) -> list[Entry]:
 
 def told(pg: PgHosts, kind: EventKind, since: int = 0) -> list[Event]:
     """The events of that kind in the journal, above that number."""
-    return [entry.event for entry in journal(pg) if entry.event.kind is kind and entry.number > since]
+    return [entry.event for entry in journal(pg, since) if entry.event.kind is kind]
 
 
 def last(pg: PgHosts) -> int:
@@ -186,7 +197,7 @@ def _entry(said: dict[str, Any]) -> Entry:
 def streams(pg: PgHosts, node: str) -> bool:
     """Whether the primary sends its log there."""
     sql = f"SELECT count(*) FROM pg_stat_replication WHERE application_name = '{node}' AND state = 'streaming'"
-    return ask(pg.conninfo, sql) == [("1",)]
+    return patiently(lambda: ask(pg.conninfo, sql)) == [("1",)]
 
 
 def eventually(true: Callable[[], bool], what: str, patience_s: float = 60.0) -> None:
