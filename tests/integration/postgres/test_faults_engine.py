@@ -12,8 +12,7 @@ from tests.pg_hosts import NODES, PgHosts
 def test_a_killed_postmaster_is_replaced(pg: PgHosts) -> None:
     """The postmaster dies and leaves backends that might still commit: another takes over, nothing is lost."""
     with Trial(pg) as trial:
-        pg.kill_postmaster(trial.primary)
-        assert trial.wait_failover() != trial.primary
+        trial.replace_primary()
 
 
 def test_a_killed_backend_costs_no_acknowledged_write(pg: PgHosts) -> None:
@@ -70,24 +69,28 @@ def test_a_host_that_is_paused_as_a_whole_is_replaced(pg: PgHosts) -> None:
 
 def test_a_killed_agent_that_comes_back_in_time_costs_nothing(pg: PgHosts) -> None:
     """The primary's agent dies and is started again within the lease: it re-attaches, and no client notices."""
-    assert any(_comes_back_in_time(pg) for _ in range(4)), "no new agent saw all well within half a lease"
+    assert any(_comes_back_unnoticed(pg) for _ in range(4)), "each time it was noticed"
 
 
-def _comes_back_in_time(pg: PgHosts) -> bool:
-    """One try, judged only if the new agent was there in time: a busy machine may take longer to start a program."""
+def _comes_back_unnoticed(pg: PgHosts) -> bool:
+    """Whether nobody noticed it; who does though the new agent was there within half a lease, is right to.
+
+    A busy machine may take longer to start a program.
+    """
     with Trial(pg) as trial:
         host = NODES[trial.primary]
         postmaster = pg.postmaster(trial.primary)
         struck_s = pg.kill_agent(host)
         pg.start_agent(host)
         eventually(lambda: pg.is_steady(of=host), "the new agent sees all well")
-        if time.monotonic() - struck_s > LEASE_S / 2:
-            return False
+        took_s = time.monotonic() - struck_s
         time.sleep(LEASE_S)  # by then, who had not been renewed would be fenced
         trial.wait_writing()
-        assert (pg.primary(), pg.postmaster(trial.primary)) == (trial.primary, postmaster)
-        assert not trial.ledger.failures()
-    return True
+        pg.wait_steady()
+        is_same = (pg.primary(), pg.postmaster(trial.primary)) == (trial.primary, postmaster)
+        unnoticed = is_same and not trial.ledger.failures()
+        assert unnoticed or took_s > LEASE_S / 2, trial.ledger.failures()
+    return unnoticed
 
 
 def test_a_second_failure_right_after_the_first(pg: PgHosts) -> None:

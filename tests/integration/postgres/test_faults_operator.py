@@ -21,7 +21,7 @@ def test_paused_means_that_nothing_is_done(pg: PgHosts) -> None:
         seen = trial.now()
         assert (seen["phase"], seen["epoch"], seen["health"]) == ("paused", trial.epoch, "down")
         pg.wish("resume")
-        assert trial.wait_failover() != trial.primary
+        trial.wait_failover()  # maybe to the same node: its engine may be up again before a standby is frozen
 
 
 def test_a_failover_by_order_loses_nothing(pg: PgHosts) -> None:

@@ -75,6 +75,19 @@ class Trial:
         self.wait_writing()
         return str(self.now()["primary"])
 
+    def replace_primary(self) -> str:
+        """Kill the primary's postmaster, and wait until another node has the part; who it is.
+
+        Again if need be: on a busy machine the killed one may be up before a standby is frozen, and goes on itself.
+        """
+        for _ in range(4):
+            self._pg.kill_postmaster(self.primary)
+            if (now := self.wait_failover()) != self.primary:
+                return now
+            self._pg.wait_steady()
+            self.epoch = self.now()["epoch"]
+        raise AssertionError(f"{self.primary} itself went on each time")
+
     def hold(self, hold_s: float) -> None:
         """Let it be so for that long; nobody is refused anything meanwhile, and the primary keeps its part."""
         began_s = time.monotonic()
