@@ -18,6 +18,8 @@ from understudy.drivers.postgres.tools import ENVIRONMENT, Account, Tools
 PROGRAMS = Path("/usr/lib/postgresql/15/bin")
 PASSWORD = "kept out of every argument"
 PATIENCE_S = 60.0
+PAUSED = "SELECT pg_get_wal_replay_pause_state()"
+"""Says `paused` when replay is; a pause that was asked for may come after some more was replayed."""
 QUICK = (
     "fsync=off",
     "shared_buffers=16MB",

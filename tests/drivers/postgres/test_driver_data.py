@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from tests.contract.postgres_bench import DEADLINE_MS, PostgresBench, account
 from tests.contract.postgres_bench import PASSWORD as RIGHT
-from tests.drivers.postgres.real import PATIENCE_S
+from tests.drivers.postgres.real import PATIENCE_S, PAUSED
 
 from understudy.core.actions import Action, Close, Follow, Freeze, Open, Promote, Rebuild, Rejoin, Start, StopGracefully
 from understudy.core.errors import Refused
@@ -321,10 +321,13 @@ async def test_a_standby_stopped_in_order_tells_all_that_it_has(bench: PostgresB
     await level(bench)
     driver = bench.drivers[B]
     await client.once(driver._engine.conninfo("test"), "SELECT pg_wal_replay_pause()")
+    async with asyncio.timeout(PATIENCE_S):
+        while await client.once(driver._engine.conninfo("test"), PAUSED) != [("paused",)]:  # noqa: ASYNC110  it tells nobody
+            await asyncio.sleep(0.02)
     await write(bench, A, "not replayed")
     has = (await bench.drivers[A].observe()).position
     await until(bench, B, lambda seen: seen.position is not None and contains(seen.position, has))
-    assert (await driver.observe()).replay_lag_bytes > 0
+    await until(bench, B, lambda seen: (seen.replay_lag_bytes or 0) > 0)
     await bench.processes[B].signal(signal.SIGINT)
     seen = await until(bench, B, lambda seen: seen.running is Running.DEAD and seen.position is not None)
     assert contains(seen.position, has)

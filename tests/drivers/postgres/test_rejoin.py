@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from tests.drivers.postgres.real import PASSWORD, PATIENCE_S, PROGRAMS, Engine, until
+from tests.drivers.postgres.real import PASSWORD, PATIENCE_S, PAUSED, PROGRAMS, Engine, until
 
 from understudy.core.errors import Refused
 from understudy.core.lineage import Position
@@ -216,6 +216,7 @@ async def test_cut(a: Engine, b: Engine, c: Engine, monkeypatch: pytest.MonkeyPa
     b.caught_up(a)
     b.stop()
     c.rows("SELECT pg_wal_replay_pause()")
+    until(lambda: c.value(PAUSED) == "paused", "replay is paused")
     only_here = write(a, 100, 30)
     a.rows("SELECT pg_switch_wal()")
     only_here |= write(a, 200, 3)
