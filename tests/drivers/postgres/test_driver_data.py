@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import secrets
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -22,7 +23,7 @@ from understudy.core.record import SyncConfig
 from understudy.core.report import Running
 from understudy.core.text import Name
 from understudy.drivers.base import DriverFault, NeedsRebuild, Observation
-from understudy.drivers.postgres import beside, binaries, branches, client, copying, process, theirs, upkeep
+from understudy.drivers.postgres import beside, binaries, branches, client, copying, lsn, process, theirs, upkeep
 from understudy.drivers.postgres.home import Source
 from understudy.drivers.postgres.job import Job
 from understudy.drivers.postgres.rejoin import LossReport, Rung, untold
@@ -268,6 +269,38 @@ async def test_a_source_that_is_off_is_noticed(bench: PostgresBench) -> None:
         idle_s, every_s, times, unheard_ms = (tcp.getsockopt(socket.IPPROTO_TCP, option) for option in options)
     assert idle_s + every_s * times <= 60
     assert 0 < unheard_ms <= 60_000
+
+
+async def test_a_timeline_of_which_only_a_beginning_came(bench: PostgresBench) -> None:
+    """A candidate killed while it began to hear a new timeline, before where that begins, has all that it had."""
+    await level(bench)
+    for _ in range(3):
+        await write(bench, A, secrets.token_hex(50_000))
+    await level(bench)
+    driver = bench.drivers[B]
+    said = await driver._sight.ask()
+    await do(bench, Close, B, 2)
+    log = branches.Log.of(driver._place.data)
+    own, end = branches.whole(log, said.timeline, said.offset)
+    newer, place = own + 1, end % log.segment_bytes // log.page_bytes * log.page_bytes
+    older = log.directory / lsn.segment_name(own, end, log.segment_bytes)
+    begun = log.directory / lsn.segment_name(newer, end, log.segment_bytes)
+    begun.write_bytes(older.read_bytes()[: place - 4 * log.page_bytes].ljust(log.segment_bytes, b"\0"))
+    history = log.directory / f"{newer:08X}.history"
+    before = log.directory / f"{own:08X}.history"
+    lines = before.read_text() if before.exists() else ""
+    history.write_text(f"{lines}{own}\t{lsn.text(end)}\tno recovery target specified\n")
+    for path in (begun, history):
+        driver._account.give(path)
+        path.chmod(0o600)
+    await do(bench, Freeze, B, 2)
+    async with asyncio.timeout(PATIENCE_S):
+        await do(bench, Start, B, 2)
+    await do(bench, Promote, B, 2, sync=NOBODY)
+    await do(bench, Open, B, 2)
+    await write(bench, B, "mine")
+    words = [word for word in await bench.history(B) if len(word) > 10 or word == "mine"]
+    assert len(words) == 4
 
 
 async def test_ids_that_cannot_be_read(bench: PostgresBench) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from understudy.core.lineage import Branch, Position
 from understudy.drivers.base import DriverFault
-from understudy.drivers.postgres import lsn, theirs
+from understudy.drivers.postgres import beside, lsn, theirs
 from understudy.drivers.postgres.tools import Account
 
 KEPT = "understudy.lineage"
@@ -34,6 +34,7 @@ _FIRST_PAGE = struct.Struct("<QII")
 _LENGTH = struct.Struct("<I")
 _SHORTEST_RECORD, _LONGEST_RECORD = 64, 8192
 """Of what a timeline begins with."""
+_OF_A_TIMELINE = re.compile(r"[0-9A-F]{8}\.history|[0-9A-F]{24}")
 _HISTORY = re.compile(r"([0-9A-F]{8})\.history")
 
 
@@ -239,6 +240,25 @@ def newest(log: Log, timeline: int, offset: int) -> tuple[int, int]:
         if ours and log.first_record(number, start, sys.maxsize) is not None:
             timeline, offset = number, max(offset, log.record_end(number, start) or start)
     return timeline, offset
+
+
+def drop_unborn(data: Path, timeline: int, offset: int, account: Account) -> None:
+    """Take away what is here of newer timelines than the log goes on to from this place; on a dead engine only.
+
+    Who follows a promotion asks for the new timeline from the beginning of a file on. Cut short before it has come to
+    where that begins, there are two files of one place, and the newer one holds less. PostgreSQL reads the newest: it
+    would not find what it has replayed already, and wait for that for ever (seen with 15; XLogFileReadAnyTLI).
+    """
+    log = Log.of(data)
+    own, _ = newest(log, timeline, offset)
+    for number in log.timelines():
+        if number > own:
+            forget(log, number, account)
+    found = [name for name in os.listdir(log.directory) if _OF_A_TIMELINE.fullmatch(name)]  # noqa: PTH208  as above
+    for name in sorted(found, reverse=True):  # a history last
+        if int(name[:8], 16) > own:
+            (log.directory / name).unlink()
+    beside.flush(log.directory)
 
 
 def learn(data: Path, told: str, account: Account, offset: int | None = None) -> None:

@@ -34,7 +34,7 @@ from understudy.core.report import Running
 from understudy.core.stateful import PostgresService
 from understudy.core.text import Name
 from understudy.drivers.base import DriverFault, EngineProcess, EngineState, NeedsRebuild, Observation
-from understudy.drivers.postgres import beside, binaries, check, control_file, copying, follow, promote
+from understudy.drivers.postgres import beside, binaries, branches, check, control_file, copying, follow, promote
 from understudy.drivers.postgres.beside import Beside
 from understudy.drivers.postgres.branches import Unknown
 from understudy.drivers.postgres.home import Home
@@ -226,7 +226,8 @@ class PostgresDriver:
         await self._sight.look()  # which begins the list of timelines, for all copies
 
     async def _start(self, epoch: int) -> None:
-        await self._must_be_startable()
+        if not (await self._engine.state()).running:
+            await self._make_startable()
         await self._engine.start(epoch)
 
     async def _close(self, epoch: int) -> None:
@@ -242,7 +243,7 @@ class PostgresDriver:
     async def _follow(self, action: Follow) -> None:
         state = await self._engine.state()
         if not state.running:
-            await self._must_be_startable()
+            await self._make_startable()
         await self._must_fit(action, state)
         await follow.follow(self._engine, action.source, action.epoch)
         self._look_out(self._sight.hears)
@@ -381,7 +382,8 @@ class PostgresDriver:
         await copying.settle(home)
         return home
 
-    async def _must_be_startable(self) -> None:
+    async def _make_startable(self) -> None:
+        """Raises Refused for data that must not be started; a standby finds all of its log afterwards."""
         home = await self._settled()
         data = self._place.data
         if await home.on_disk(partial(copying.is_empty, data)):
@@ -390,6 +392,10 @@ class PostgresDriver:
         if why:
             raise Refused(f"The data of {self._place.name} must not be started: {why}")
         await give_up(home)  # a recovery: the engine does that, too
+        control = await control_file.read(home.tools, data)
+        if control.state.standby:
+            place = (control.newest_timeline, control.at_least)
+            await home.on_disk(partial(branches.drop_unborn, data, *place, self._account))
 
     # ---- another service ----
 
